@@ -1,0 +1,98 @@
+"""What the verbs of the command line do, as functions with typed results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.progress import Reporter
+
+if TYPE_CHECKING:
+    from harness.board.compare import Comparison
+    from harness.board.records import Record
+
+BOARD = Path("leaderboard")
+RUNS = Path("runs")
+
+
+def submit(
+    file: str | Path,
+    seeds: Sequence[int] | None = None,
+    overrides: Sequence[str] = (),
+    limit: int | None = None,
+    fresh: bool = False,
+    board: Path = BOARD,
+    runs: Path = RUNS,
+    reporter: Reporter | None = None,
+) -> list[Record]:
+    """Train, evaluate and record a submission, and regenerate the board.
+
+    Args:
+        file: The submission's YAML file.
+        seeds: Seeds instead of the file's.
+        overrides: ``a.b=value`` texts that replace values of the file.
+        limit: Use at most so many images of each split and so many steps; the record is not ranked.
+        fresh: Start over instead of resuming.
+        board: The leaderboard's folder.
+        runs: Folder of run folders.
+        reporter: Shows progress; quiet by default.
+
+    Returns:
+        One record per seed.
+
+    Raises:
+        HarnessError: The submission or its data is not valid, or training diverged.
+    """
+    from harness.board.page import write_board
+    from harness.runs import run
+    from harness.submission import load_submission
+
+    extra = [f"seeds={list(seeds)}"] if seeds is not None else []
+    extra += [f"evaluation.limit={limit}"] if limit is not None else []
+    submission = load_submission(Path(file), [*overrides, *extra])
+    reporter = reporter or Reporter(quiet=True)
+    records = [run(submission, seed, runs, board, reporter, fresh) for seed in submission.seeds]
+    write_board(board)
+    return records
+
+
+def leaderboard(board: Path = BOARD) -> list[Path]:
+    """Regenerate the board's table, page and JSON from its records; returns the files written."""
+    from harness.board.page import write_board
+
+    return write_board(board)
+
+
+def compare(a: str, b: str, board: Path = BOARD) -> Comparison:
+    """Compare two entries of a board, by paired differences per task.
+
+    Args:
+        a: Entry name (or ``name@fingerprint``).
+        b: The baseline it is compared with.
+        board: The leaderboard's folder.
+    """
+    from harness.board.compare import compare as compare_entries
+
+    return compare_entries(board, a, b)
+
+
+def score(
+    card: str, predictions: str | Path, name: str, seed: int = 0, board: Path = BOARD, limit: int | None = None
+) -> Record:
+    """Score a file of predictions in the task's official format and record it.
+
+    Args:
+        card: Dataset card's name.
+        predictions: The file (segmentation: folder or zip).
+        name: The entry's name on the board.
+        seed: Which training seed the predictions come from.
+        board: The leaderboard's folder.
+        limit: Score only the first so many images; the record is not ranked.
+    """
+    from harness.board.page import write_board
+    from harness.scoring import record_predictions
+
+    record = record_predictions(card, Path(predictions), name, seed, board, limit)
+    write_board(board)
+    return record

@@ -1,0 +1,1 @@
+"""The board: records, comparisons, tables and the page. Nothing here needs torch."""

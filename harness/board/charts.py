@@ -1,0 +1,191 @@
+"""Small charts as inline SVG. Colours come from the page's style sheet through classes, so they follow its theme."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from markupsafe import Markup
+
+from harness.board.text import DASH, points
+
+Curve = Sequence[tuple[int, float | None]]
+
+LINES = 6  # seeds that are told apart by their line's class
+MAX_POINTS = 240  # per line; more than the plot has pixels
+
+
+def interval_bar(value: float, low: float, high: float, scale: tuple[float, float]) -> Markup:
+    """A number with its interval on a scale that all rows of a column share."""
+    width, height = 116, 14
+    x = _scaled(scale, 4, width - 4)
+    return Markup(
+        '<svg class="bar" viewBox="0 0 {w} {h}" width="{w}" height="{h}" aria-hidden="true">'
+        '<line class="axis" x1="0" x2="{w}" y1="7" y2="7"/><line class="range" x1="{low}" x2="{high}" y1="7" y2="7"/>'
+        '<circle class="dot" cx="{value}" cy="7" r="4"/></svg>'
+    ).format(w=width, h=height, low=_n(x(low)), high=_n(x(high)), value=_n(x(value)))
+
+
+def forest_bar(difference: float, low: float, high: float, extent: float, clear: bool) -> Markup:
+    """A paired difference with its interval around a zero line; `extent` is the scale's end on both sides."""
+    width, height = 150, 20
+    x = _scaled((-extent, extent), 5, width - 5)
+    kind = ("better" if difference > 0 else "worse") if clear else "open"
+    label = f"{points(difference)} points, 95% interval {points(low)} to {points(high)}"
+    return Markup(
+        '<svg class="forest {kind}" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" aria-label="{label}">'
+        '<line class="zero" x1="{zero}" x2="{zero}" y1="0" y2="{h}"/>'
+        '<line class="range" x1="{low}" x2="{high}" y1="10" y2="10"/>'
+        '<rect class="dot" x="{left}" y="6" width="8" height="8" rx="2"/></svg>'
+    ).format(
+        kind=kind,
+        w=width,
+        h=height,
+        label=label,
+        zero=_n(x(0)),
+        low=_n(x(low)),
+        high=_n(x(high)),
+        left=_n(x(difference) - 4),
+    )
+
+
+def line_plot(name: str, curves: Mapping[int, Curve]) -> Markup:
+    """A learning curve, one line per seed, with the ends of both axes written out."""
+    width, height, left, right, top, bottom = 260, 110, 44, 8, 8, 18
+    known = {seed: [(step, v) for step, v in curve if v is not None] for seed, curve in curves.items()}
+    steps = [step for curve in known.values() for step, _ in curve]
+    values = [value for curve in known.values() for _, value in curve]
+    if not values:
+        return Markup('<p class="empty">no finite values</p>')
+    x = _scaled((min(steps), max(steps)), left, width - right)
+    y = _scaled((min(values), max(values)), height - bottom, top)
+    lines = Markup("").join(
+        Markup('<polyline class="line line-{n}" points="{p}"/>').format(
+            n=n % LINES, p=" ".join(f"{_n(x(step))},{_n(y(value))}" for step, value in _thin(curve))
+        )
+        for n, curve in enumerate(known.values())
+        if curve
+    )
+    return Markup(
+        '<svg class="plot" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" aria-label="{label}">'
+        '<path class="axis" d="M{left},{top}V{base}H{end}"/>'
+        '<text class="tick" x="{tick}" y="{high_y}" text-anchor="end">{high}</text>'
+        '<text class="tick" x="{tick}" y="{base}" text-anchor="end">{low}</text>'
+        '<text class="tick" x="{left}" y="{h}" dy="-4">{first}</text>'
+        '<text class="tick" x="{end}" y="{h}" dy="-4" text-anchor="end">{last}</text>{lines}</svg>'
+    ).format(
+        w=width,
+        h=height,
+        label=f"{name}: from {values[0]:.4g} to {values[-1]:.4g} over {max(steps):,} steps",
+        left=left,
+        top=top,
+        base=height - bottom,
+        end=width - right,
+        tick=left - 5,
+        high_y=top + 8,
+        high=f"{max(values):.3g}",
+        low=f"{min(values):.3g}",
+        first=f"{min(steps):,}",
+        last=f"{max(steps):,}",
+        lines=lines,
+    )
+
+
+def scatter(marks: Sequence[tuple[str, str, float, float]], x_title: str, y_title: str) -> Markup:
+    """Quality (vertical) against cost (horizontal, logarithmic).
+
+    Args:
+        marks: For each entry its label, the anchor that it links to, its cost (> 0) and its quality in [0, 1].
+        x_title: What the cost is.
+        y_title: What the quality is.
+    """
+    width, height, left, right, top, bottom = 720, 300, 56, 130, 16, 44
+    costs, qualities = [math.log10(mark[2]) for mark in marks], [mark[3] for mark in marks]
+    across = _padded(costs, 0.08, 0.05)
+    up = _padded(qualities, 0.12, 0.005)
+    x, y = _scaled(across, left, width - right), _scaled(up, height - bottom, top)
+    grid = Markup("").join(
+        Markup(
+            '<line class="grid" x1="{left}" x2="{end}" y1="{y}" y2="{y}"/>'
+            '<text class="tick" x="{tick}" y="{y}" dy="4" text-anchor="end">{text}</text>'
+        ).format(left=left, end=width - right, tick=left - 8, y=_n(y(value)), text=f"{100 * value:.1f}")
+        for value in (up[0] + (up[1] - up[0]) * part for part in (0.1, 0.5, 0.9))
+    )
+    ticks = Markup("").join(
+        Markup('<text class="tick" x="{x}" y="{y}" text-anchor="middle">{text}</text>').format(
+            x=_n(x(value)), y=height - bottom + 16, text=f"{10**value:.3g}"
+        )
+        for value in (across[0] + (across[1] - across[0]) * part for part in (0.1, 0.5, 0.9))
+    )
+    taken: list[tuple[float, float]] = []
+    drawn = Markup("")
+    for label, anchor, cost, quality in marks:
+        px, py = x(math.log10(cost)), y(quality)
+        free = all(abs(px - tx) > 120 or abs(py - ty) > 12 for tx, ty in taken)  # labels never cover each other
+        text = Markup('<text x="{x}" y="{y}" dy="4">{label}</text>').format(x=_n(px + 9), y=_n(py), label=_cut(label))
+        if free:
+            taken.append((px, py))
+        drawn += Markup(
+            '<a href="#{anchor}"><title>{label}: {quality} at {cost}</title>'
+            '<circle class="dot" cx="{x}" cy="{y}" r="5.5"/>{text}</a>'
+        ).format(
+            anchor=anchor,
+            label=label,
+            quality=f"{100 * quality:.2f}",
+            cost=f"{cost:.4g}",
+            x=_n(px),
+            y=_n(py),
+            text=text if free else "",
+        )
+    return Markup(
+        '<svg class="scatter" viewBox="0 0 {w} {h}" role="group" aria-label="{y_title} against {x_title}">'
+        '{grid}<path class="axis" d="M{left},{top}V{base}H{end}"/>{ticks}'
+        '<text class="title" x="{middle}" y="{h}" dy="-6" text-anchor="middle">{x_title}</text>'
+        '<text class="title" transform="translate(14 {centre}) rotate(-90)" text-anchor="middle">{y_title}</text>'
+        "{drawn}</svg>"
+    ).format(
+        w=width,
+        h=height,
+        grid=grid,
+        ticks=ticks,
+        left=left,
+        top=top,
+        base=height - bottom,
+        end=width - right,
+        middle=(left + width - right) // 2,
+        centre=(top + height - bottom) // 2,
+        x_title=x_title,
+        y_title=y_title,
+        drawn=drawn,
+    )
+
+
+def _scaled(domain: tuple[float, float], start: float, end: float) -> Callable[[float], float]:
+    """A linear map of a range to pixels; a range without width maps to the middle."""
+    low, high = domain
+
+    def to_pixels(value: float) -> float:
+        share = (value - low) / (high - low) if high > low else 0.5
+        return start + (end - start) * min(1.0, max(0.0, share))
+
+    return to_pixels
+
+
+def _padded(values: Sequence[float], share: float, least: float) -> tuple[float, float]:
+    pad = max((max(values) - min(values)) * share, least)
+    return min(values) - pad, max(values) + pad
+
+
+def _thin(curve: Sequence[tuple[int, float]]) -> Sequence[tuple[int, float]]:
+    """Every n-th point and the last one."""
+    stride = -(-len(curve) // MAX_POINTS)
+    return [*curve[:-1:stride], curve[-1]]
+
+
+def _cut(text: str, length: int = 20) -> str:
+    return text if len(text) <= length else text[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _n(value: float) -> str:
+    """A coordinate with one decimal, and no minus zero."""
+    return f"{value + 0.0:.1f}".removesuffix(".0") if math.isfinite(value) else DASH

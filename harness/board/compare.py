@@ -1,0 +1,342 @@
+"""Two entries side by side: paired differences per task, Δm over tasks, cost, and a verdict in words."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from harness.board.evidence import LEVEL, Estimate, Evidence, Paired
+from harness.board.records import Protocol, Record, find_entry, read_records
+from harness.board.tables import SCALAR_COSTS
+from harness.board.text import points, safe_terminal
+from harness.errors import HarnessError
+from harness.evaluation.resampling import draw_weights, holm
+
+SIGNIFICANCE = 1 - LEVEL
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TaskComparison(_Document):
+    """Two entries on one task.
+
+    Attributes:
+        card: Dataset card.
+        task: classification, detection, segmentation or vqa.
+        main: The headline number's name.
+        a: First entry's number.
+        b: Second entry's number.
+        paired: First minus second on the same images, with its 95% interval and uncorrected p.
+        p_holm: p corrected over the tasks in common (Holm 1979).
+        verdict: The outcome in words.
+    """
+
+    card: str
+    task: str
+    main: str
+    a: Estimate
+    b: Estimate
+    paired: Paired
+    p_holm: float
+    verdict: str
+
+
+class DeltaM(_Document):
+    """Relative change over tasks in percent, higher is better (Maninis et al. 2019, Vandenhende et al. 2021).
+
+    Attributes:
+        value: 100/T · Σ (a_t − b_t)/b_t.
+        low: Lower end of the 95% percentile interval, joint over tasks.
+        high: Upper end.
+        tasks: The cards in the sum.
+    """
+
+    value: float
+    low: float
+    high: float
+    tasks: list[str]
+
+
+class Comparison(_Document):
+    """The outcome of `compare`.
+
+    Attributes:
+        a: First entry, ``name@fingerprint``.
+        b: Second entry, or several that together are the baseline, joined by commas.
+        seeds_a: Seeds of the first.
+        seeds_b: Seeds of the second.
+        tasks: One comparison for each task in common.
+        only_a: Tasks that only the first has.
+        only_b: Tasks that only the second has.
+        delta_m: Δm of the first against the second; None where a baseline number is 0.
+        cost_a: Mean cost over seeds.
+        cost_b: Mean cost over seeds, summed over entries where the baseline is several.
+        draws: Bootstrap draws.
+        seed: Bootstrap seed.
+        verdict: All of it in a few sentences.
+    """
+
+    a: str
+    b: str
+    seeds_a: list[int]
+    seeds_b: list[int]
+    tasks: list[TaskComparison]
+    only_a: list[str]
+    only_b: list[str]
+    delta_m: DeltaM | None
+    cost_a: dict[str, float | None]
+    cost_b: dict[str, float | None]
+    draws: int
+    seed: int
+    verdict: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The comparison as plain JSON values."""
+        return self.model_dump(mode="json")
+
+
+Side = Mapping[str, list[Record]]  # for each card the records (seeds) that are compared on it
+
+
+def compare(board: Path, a: str, b: str, draws: int = 1000, seed: int = 0) -> Comparison:
+    """Compare two entries of a board, task by task on the same images.
+
+    Args:
+        board: The board's folder.
+        a: First entry, as `find_entry` takes it.
+        b: Second entry. Several, joined by commas, are one baseline together, e.g. a single-task model per task;
+            no two of them may have a task in common.
+        draws: Bootstrap draws.
+        seed: Bootstrap seed.
+
+    Returns:
+        The comparison. Differences are first minus second.
+
+    Raises:
+        HarnessError: An entry is unknown, nothing is in common, a task was scored under different protocols (the
+            message names the field), or statistics are missing or damaged.
+    """
+    records = read_records(board)
+    evidence = Evidence(board, draws, seed, cached=False)
+    first, second = find_entry(records, a), [find_entry(records, part.strip()) for part in b.split(",")]
+    side_a, side_b = _side([first]), _side(second)
+    shared = sorted(side_a.keys() & side_b.keys(), key=lambda card: (side_a[card][0].tasks[card].task, card))
+    if not shared:
+        raise HarnessError(
+            f"{a!r} and {b!r} have no task in common ({', '.join(sorted(side_a))} against {', '.join(sorted(side_b))})"
+        )
+    for card in shared:
+        _require_equal(card, a, side_a[card][0].tasks[card].protocol, b, side_b[card][0].tasks[card].protocol)
+
+    paired = [evidence.paired(side_a[card], side_b[card], card) for card in shared]
+    corrected = holm([outcome.p_value for outcome in paired])
+    one_seed = len(first) == 1 or any(len(part) == 1 for part in second)
+    tasks = []
+    for card, outcome, p_holm in zip(shared, paired, corrected, strict=True):
+        result = side_a[card][0].tasks[card]
+        tasks.append(
+            TaskComparison(
+                card=card,
+                task=result.task,
+                main=result.main,
+                a=evidence.estimate(side_a[card], card),
+                b=evidence.estimate(side_b[card], card),
+                paired=outcome,
+                p_holm=p_holm,
+                verdict=verdict(outcome, p_holm),
+            )
+        )
+    change = _delta_m(evidence, {card: side_a[card] for card in shared}, {card: side_b[card] for card in shared})
+    only_a, only_b = sorted(side_a.keys() - side_b.keys()), sorted(side_b.keys() - side_a.keys())
+    return Comparison(
+        a=first[0].entry,
+        b=",".join(part[0].entry for part in second),
+        seeds_a=[record.seed for record in first],
+        seeds_b=sorted({record.seed for part in second for record in part}),
+        tasks=tasks,
+        only_a=only_a,
+        only_b=only_b,
+        delta_m=change,
+        cost_a=_cost([first]),
+        cost_b=_cost(second),
+        draws=draws,
+        seed=seed,
+        verdict=_summary(tasks, change, only_a, only_b, one_seed, [*first, *(r for part in second for r in part)]),
+    )
+
+
+def delta_m(values: Mapping[str, float], baseline: Mapping[str, float]) -> float:
+    """Δm = 100/T · Σ (m_t − b_t)/b_t in percent; every headline number here is better when higher.
+
+    Args:
+        values: Headline number by task.
+        baseline: The same tasks of the baseline, none of them 0.
+
+    Returns:
+        Percent, higher is better. (Navon et al. 2022, Nash-MTL, print the opposite sign.)
+
+    Source:
+        Maninis et al. 2019, eq. 1 (arXiv:1904.08918); Vandenhende et al. 2021, eq. 6 (arXiv:2004.13379).
+    """
+    return 100 * fmean((values[task] - baseline[task]) / baseline[task] for task in baseline)
+
+
+def verdict(paired: Paired, p_corrected: float) -> str:
+    """One task's outcome in words, A against B."""
+    size = f"{points(paired.difference, 1)} points, 95% interval [{points(paired.low, 1)}, {points(paired.high, 1)}]"
+    if p_corrected < SIGNIFICANCE:
+        better = "A" if paired.difference > 0 else "B"
+        difference, low, high = (
+            (paired.difference, paired.low, paired.high)
+            if better == "A"
+            else (-paired.difference, -paired.high, -paired.low)
+        )
+        return f"{better} is better by {100 * difference:.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
+    if paired.difference == paired.low == paired.high == 0:
+        return f"A and B have the same outcome on each of the {paired.images:,} images"
+    text = f"A and B cannot be told apart with {paired.images:,} images ({size})"
+    if paired.low > 0 or paired.high < 0:
+        return f"{text}; the interval alone excludes 0, but not after correction for the number of tasks"
+    if paired.images_needed is not None and paired.images_needed > paired.images:
+        return f"{text}; about {paired.images_needed:,} would be needed if the difference is what it seems"
+    return text
+
+
+def _side(entries: Sequence[Sequence[Record]]) -> dict[str, list[Record]]:
+    side: dict[str, list[Record]] = {}
+    for records in entries:
+        for card in records[0].tasks:
+            if card in side:
+                raise HarnessError(
+                    f"{records[0].entry} and {side[card][0].entry} both have {card}; a baseline of several entries "
+                    "needs each task once"
+                )
+            for record in records:
+                if card not in record.tasks:
+                    raise HarnessError(f"{record.id}: has no result on {card}, other seeds do; submit this seed again")
+                _require_equal(
+                    card, records[0].id, records[0].tasks[card].protocol, record.id, record.tasks[card].protocol
+                )
+            side[card] = list(records)
+    return side
+
+
+def _require_equal(card: str, a: str, first: Protocol, b: str, second: Protocol) -> None:
+    for field, value in first.model_dump().items():
+        other = getattr(second, field)
+        if value != other:
+            raise HarnessError(
+                f"{card}: {a} and {b} cannot be compared: protocol field {field!r} is {safe_terminal(str(value))!r} "
+                f"for one and {safe_terminal(str(other))!r} for the other; score both on the same data with one version"
+            )
+
+
+def _delta_m(evidence: Evidence, ours: Side, base: Side) -> DeltaM | None:
+    """Δm with its interval: images redrawn for all tasks and both sides at once, and the spread over seeds.
+
+    Draw d takes the same places in every task's sorted image list, so tasks on the same images vary together, tasks on
+    different images independently. The spread over seeds is that of Δm linearised at the means, with Student's t as in
+    `harness.evaluation.resampling.entry_interval`.
+    """
+    images, plain, spread = [], [], defaultdict(list)
+    for card in ours:
+        drawn, means = [], []
+        for side in (ours, base):
+            results = evidence.results(side[card], card)
+            weights = draw_weights(len(results[0].ids), evidence.draws, evidence.seed)
+            drawn.append(np.mean([result.reduce_main(weights) for result in results], axis=0))
+            means.append([result.reduce()[result.main] for result in results])
+        a, b = fmean(means[0]), fmean(means[1])
+        if not b > 0:
+            return None
+        plain.append((a, b))
+        images.append(drawn)
+        spread[ours[card][0].entry].append(np.array(means[0]) / b)
+        spread[base[card][0].entry].append(-a * np.array(means[1]) / b**2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        changes = np.mean([(a - b) / b for a, b in images], axis=0)
+    # A draw of images on which the baseline is 0 has no relative change.
+    changes = changes[np.isfinite(changes)]
+    if not len(changes):
+        return None
+    error, freedom = _seed_error([np.sum(parts, axis=0) / len(ours) for parts in spread.values()])
+    if error > 0:
+        changes = changes + error * np.random.default_rng([evidence.seed, 2]).standard_t(freedom, len(changes))
+    low, high = np.quantile(changes, [SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2])
+    value = delta_m({str(n): a for n, (a, _) in enumerate(plain)}, {str(n): b for n, (_, b) in enumerate(plain)})
+    return DeltaM(value=value, low=100 * float(low), high=100 * float(high), tasks=list(ours))
+
+
+def _seed_error(groups: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """Standard error over seeds of a sum of means, and its degrees of freedom (Welch–Satterthwaite).
+
+    Entries with equally many seeds are paired position by position; an entry with one seed takes the mean variance of
+    the others.
+    """
+    sizes = {len(group) for group in groups}
+    if len(sizes) == 1:
+        groups = [np.sum(groups, axis=0)]
+    known = [float(group.var(ddof=1)) for group in groups if len(group) > 1]
+    if not known or not max(known) > 0:
+        return 0.0, 1.0
+    errors = [(group.var(ddof=1) if len(group) > 1 else fmean(known)) / len(group) for group in groups]
+    several = [(error, len(group) - 1) for error, group in zip(errors, groups, strict=True) if len(group) > 1]
+    freedom = sum(error for error, _ in several) ** 2 / sum(error**2 / size for error, size in several)
+    return float(np.sqrt(sum(errors))), float(freedom)
+
+
+def _cost(entries: Sequence[Sequence[Record]]) -> dict[str, float | None]:
+    total: dict[str, float | None] = {}
+    for key in SCALAR_COSTS:
+        values: list[Any] = [getattr(record.cost, key) for records in entries for record in records]
+        if any(value is None for value in values):
+            total[key] = None
+        elif key == "images_per_second":
+            total[key] = fmean(values)
+        elif key == "peak_memory_bytes":
+            total[key] = float(max(values))
+        else:
+            total[key] = sum(fmean(getattr(record.cost, key) for record in records) for records in entries)
+    return total
+
+
+def _summary(
+    tasks: Sequence[TaskComparison],
+    change: DeltaM | None,
+    only_a: Sequence[str],
+    only_b: Sequence[str],
+    one_seed: bool,
+    records: Sequence[Record],
+) -> list[str]:
+    sentences = [f"{task.card}: {task.verdict}." for task in tasks]
+    if change is None:
+        sentences.append("Δm is not defined: a baseline number is 0.")
+    else:
+        sign = "above" if change.low > 0 else "below" if change.high < 0 else "not distinguishable from"
+        sentences.append(
+            f"Δm of A against B over {len(change.tasks)} task{'s' * (len(change.tasks) != 1)} is {change.value:+.1f}% "
+            f"[{change.low:+.1f}, {change.high:+.1f}], {sign} 0 (higher is better)."
+        )
+    if one_seed:
+        sentences.append(
+            "At least one side has a single seed: this speaks of these trained weights, not of the method; "
+            "submit several seeds to speak of the method."
+        )
+    elif any(not task.paired.paired_seeds for task in tasks):
+        sentences.append("The two have different numbers of seeds, so seeds are not paired: the intervals are wider.")
+    for which, cards in (("A", only_a), ("B", only_b)):
+        if cards:
+            sentences.append(f"Only {which} has {', '.join(cards)}: not compared.")
+    reasons = sorted({reason for record in records for reason in record.unrankable_because})
+    if reasons:
+        sentences.append(f"The board does not rank all of these records: {safe_terminal('; '.join(reasons))}.")
+    return sentences

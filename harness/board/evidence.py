@@ -1,0 +1,237 @@
+"""What the statistics of a board's records say: intervals and paired differences, each computed once.
+
+Resampling is the slow part of a board, and its outcome depends on the statistics, the draws and the seed alone. So
+outcomes are kept in ``.cache/`` inside the board under a hash of exactly those. Deleting it changes no byte of the
+board; `harness leaderboard --verify` does not read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.atomic import write_bytes, write_text
+from harness.board.records import STATISTICS, Record, read_statistics
+from harness.errors import HarnessError
+from harness.evaluation.metric import Result
+from harness.evaluation.resampling import entry_interval, images_needed, paired_difference
+
+CACHE = Path(".cache") / "resampling.json"
+VERSION = 1  # raised when the same statistics could give another outcome
+LEVEL = 0.95
+IN_MEMORY = 64  # records whose statistics are kept unpacked
+
+
+class Estimate(BaseModel):
+    """A headline number with its 95% interval over images (and seeds, where there are several).
+
+    Attributes:
+        value: Mean over seeds, a fraction.
+        low: Lower end.
+        high: Upper end.
+        method: How the interval was made.
+        images: How many images the statistics hold.
+        image_lists: SHA-256 of their ids one per line, sorted as text and sorted as numbers.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    value: float
+    low: float
+    high: float
+    method: str
+    images: int
+    image_lists: tuple[str, str]
+
+    @property
+    def ids(self) -> str:
+        """The same for the same images."""
+        return self.image_lists[0]
+
+
+class Paired(BaseModel):
+    """A paired difference of two entries on one task's images.
+
+    Attributes:
+        difference: First minus second, in fractions.
+        low: Lower end of the 95% interval.
+        high: Upper end.
+        p_value: Two-sided, uncorrected.
+        images: Images in common.
+        images_needed: About how many would tell the two apart; None if they are told apart or no number would do.
+        paired_seeds: Whether both sides have the same seeds.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    images: int
+    images_needed: int | None
+    paired_seeds: bool
+
+
+Kind = TypeVar("Kind", Estimate, Paired)
+
+
+class Evidence:
+    """Intervals and paired differences of a board's records.
+
+    Args:
+        board: The board's folder.
+        draws: Bootstrap draws.
+        seed: Seed of the bootstrap.
+        cached: Whether to use and keep outcomes in the board's cache.
+    """
+
+    def __init__(self, board: Path, draws: int = 1000, seed: int = 0, cached: bool = True) -> None:
+        if not 100 <= draws <= 1_000_000:
+            raise HarnessError(f"draws: {draws} is not between 100 and 1,000,000")
+        if not 0 <= seed < 2**63:
+            raise HarnessError(f"seed: {seed} is not between 0 and 2**63 - 1")
+        self.board, self.draws, self.seed, self.cached = board, draws, seed, cached
+        self._known = _load(board) if cached else {}
+        self._used: dict[str, Any] = {}
+        self._results: dict[str, dict[str, Result]] = {}
+        self._content: dict[str, str] = {}
+        self._drawn: dict[tuple[str, str], dict[bytes, NDArray[np.float64]]] = defaultdict(dict)
+
+    def estimate(self, records: Sequence[Record], card: str) -> Estimate:
+        """An entry's headline number on a card, with its interval.
+
+        Raises:
+            HarnessError: Statistics are missing, damaged, or not those of the records.
+        """
+
+        def compute() -> Estimate:
+            results = self.results(records, card)
+            interval = entry_interval(results, self.draws, self.seed)
+            ids = sorted(results[0].ids.tolist())
+            numeric = sorted(ids, key=lambda text: (len(text), text))  # how numbers without leading zeros are ordered
+            lists = [hashlib.sha256("\n".join(order).encode()).hexdigest() for order in (ids, numeric)]
+            return Estimate(
+                value=interval.estimate,
+                low=interval.low,
+                high=interval.high,
+                method=interval.method,
+                images=len(ids),
+                image_lists=(lists[0], lists[1]),
+            )
+
+        return self._outcome(Estimate, compute, "estimate", card, records)
+
+    def paired(self, a: Sequence[Record], b: Sequence[Record], card: str) -> Paired:
+        """The difference of two entries on a card, `a` minus `b`. Both must have equal protocols there.
+
+        Raises:
+            HarnessError: Statistics are missing, damaged, or not those of the records.
+        """
+        if [record.id for record in a] > [record.id for record in b]:  # one computation serves both directions
+            swapped = self.paired(b, a, card)
+            return swapped.model_copy(
+                update={"difference": -swapped.difference, "low": -swapped.high, "high": -swapped.low}
+            )
+
+        def compute() -> Paired:
+            outcome = paired_difference(self.results(a, card), self.results(b, card), self.draws, self.seed)
+            return Paired(
+                difference=outcome.difference,
+                low=outcome.interval.low,
+                high=outcome.interval.high,
+                p_value=outcome.p_value,
+                images=outcome.images,
+                images_needed=images_needed(outcome),
+                paired_seeds=outcome.paired_seeds,
+            )
+
+        return self._outcome(Paired, compute, "paired", card, a, b)
+
+    def results(self, records: Sequence[Record], card: str) -> list[Result]:
+        """The statistics of each record on a card; those used last stay in memory."""
+        return [self._read(record)[card] for record in records]
+
+    def save(self) -> None:
+        """Keep the outcomes that were asked for, and forget all others."""
+        if self.cached and self._used != self._known:
+            write_text(self.board / CACHE.parent / ".gitignore", "*\n")
+            write_bytes(self.board / CACHE, orjson.dumps(self._used, option=orjson.OPT_SORT_KEYS))
+
+    def _outcome(
+        self, kind: type[Kind], compute: Callable[[], Kind], name: str, card: str, *sides: Sequence[Record]
+    ) -> Kind:
+        content = [
+            [
+                (record.seed, record.tasks[card].model_dump(include={"protocol", "statistics"}), self._hash(record))
+                for record in side
+            ]
+            for side in sides
+        ]
+        key = hashlib.sha256(orjson.dumps([VERSION, name, card, self.draws, self.seed, content])).hexdigest()
+        try:
+            outcome = kind.model_validate(self._known[key])
+        except (KeyError, ValidationError):
+            try:
+                outcome = compute()
+            except ValidationError:  # NaN: some draws of images leave the number undefined, or all do
+                names = " and ".join(side[0].entry for side in sides)
+                raise HarnessError(f"{names}: {card}: the interval is undefined; there are too few images") from None
+        self._used[key] = outcome.model_dump()
+        return outcome
+
+    def _read(self, record: Record) -> dict[str, Result]:
+        results = self._results.pop(record.id, None)
+        if results is None:
+            results = read_statistics(self.board, record)
+            for card, result in results.items():
+                _remember(result, self._drawn[record.id, card])
+        self._results[record.id] = results  # last used, last dropped
+        if len(self._results) > IN_MEMORY:
+            del self._results[next(iter(self._results))]
+        return results
+
+    def _hash(self, record: Record) -> str:
+        """SHA-256 of the statistics file as it is now: an outcome is never used for a file that changed."""
+        if record.id not in self._content:
+            path = self.board / "records" / record.id / STATISTICS
+            try:
+                with path.open("rb") as file:
+                    self._content[record.id] = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise HarnessError(f"{path}: cannot be read ({error.strerror}); restore it or submit again") from None
+        return self._content[record.id]
+
+
+def _remember(result: Result, drawn: dict[bytes, NDArray[np.float64]]) -> Result:
+    """Let a result reduce each weighting once.
+
+    All resampling of a board draws the same images, so that an entry is reduced once for all its comparisons instead
+    of once in each.
+    """
+    reduce_main = result.reduce_main
+
+    def remembered(weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        key = hashlib.blake2b(weights.tobytes(), digest_size=16).digest() + str(weights.shape).encode()
+        if key not in drawn:
+            drawn[key] = reduce_main(weights)
+        return drawn[key]
+
+    result.reduce_main = remembered  # type: ignore[method-assign]
+    return result
+
+
+def _load(board: Path) -> dict[str, Any]:
+    try:
+        known = orjson.loads((board / CACHE).read_bytes())
+    except (OSError, orjson.JSONDecodeError):  # a cache that is not there or broken costs time, nothing else
+        return {}
+    return known if isinstance(known, dict) else {}

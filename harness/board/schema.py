@@ -1,0 +1,243 @@
+"""The schema of a record: the document that holds one run's numbers and everything that they depend on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from harness.errors import HarnessError
+
+SCHEMA_VERSION = 1
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+EntryName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+CardName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+Count = Annotated[int, Field(ge=0, lt=2**63)]  # JSON writers and readers agree on 64 bits only
+
+
+def _undefined(value: Any) -> Any:
+    """JSON has no NaN or infinity: an undefined number is None."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Number = Annotated[float | None, BeforeValidator(_undefined)]
+
+
+def _shallow(value: Any) -> Any:
+    level: list[Any] = [value]
+    for _ in range(30):
+        level = [
+            child for v in level if isinstance(v, (dict, list)) for child in (v.values() if isinstance(v, dict) else v)
+        ]
+    if level:
+        raise ValueError("is nested more than 30 levels deep")
+    return value
+
+
+Free = Annotated[dict[str, Any], BeforeValidator(_shallow)]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Protocol(_Document):
+    """Everything besides the predictions that a task's numbers depend on; equal protocols are comparable.
+
+    Attributes:
+        card: Dataset card's name.
+        card_version: Its version.
+        split: The split that was scored.
+        images: SHA-256 of the list of image ids.
+        annotations: SHA-256 of the ground truth.
+        metric: Metric's name.
+        metric_version: Its version.
+    """
+
+    card: CardName
+    card_version: str
+    split: str
+    images: Sha256
+    annotations: Sha256
+    metric: str
+    metric_version: Count
+
+
+class TaskResult(_Document):
+    """One task's numbers.
+
+    Attributes:
+        task: classification, detection, segmentation or vqa.
+        protocol: What they depend on.
+        main: Key of the headline number in `metrics`.
+        metrics: Number by name, fractions in [0, 1]; None where undefined.
+        per_class: Headline number by class; None where undefined.
+        images: How many images were scored.
+        statistics: SHA-256 of this task's arrays in ``statistics.npz`` (see `hash_arrays`).
+        predictions: SHA-256 of the predictions file that was scored.
+        preprocessing: What was done to each image before the network, e.g. image size; empty when unknown.
+    """
+
+    task: Literal["classification", "detection", "segmentation", "vqa"]
+    protocol: Protocol
+    main: str
+    metrics: dict[str, Number]
+    per_class: dict[str, Number] = {}
+    images: Count
+    statistics: Sha256
+    predictions: Sha256 | None = None
+    preprocessing: Free = {}
+
+    @model_validator(mode="after")
+    def _has_headline(self) -> TaskResult:
+        if self.main not in self.metrics:
+            raise ValueError(f"main: {self.main!r} is not among the metrics ({', '.join(self.metrics) or 'none'})")
+        return self
+
+    @property
+    def value(self) -> float | None:
+        """The headline number."""
+        return self.metrics[self.main]
+
+
+class Cost(_Document):
+    """What the numbers cost.
+
+    Attributes:
+        parameters: Trainable and frozen parameters of the whole network.
+        parameters_by_part: The same by part: backbone, placeholders, text, each head.
+        macs: Multiply-accumulates per image, by task.
+        train_seconds: Wall time of training, summed over resumed parts.
+        evaluation_seconds: Wall time of prediction and scoring.
+        steps: Optimizer steps.
+        images_per_second: Training images of all tasks per second of training.
+        peak_memory_bytes: Peak resident memory of the process.
+    """
+
+    parameters: Count | None = None
+    parameters_by_part: dict[str, Count] = {}
+    macs: dict[str, Count] = {}
+    train_seconds: Number = None
+    evaluation_seconds: Number = None
+    steps: Count | None = None
+    images_per_second: Number = None
+    peak_memory_bytes: Count | None = None
+
+
+class Provenance(_Document):
+    """Where and when. No host name, user name or absolute path."""
+
+    version: str
+    commit: str | None = None
+    dirty: bool | None = None
+    packages: dict[str, str] = {}
+    python: str = ""
+    platform: str = ""
+    hardware: str = ""
+    threads: Count | None = None
+    started: str = ""
+    finished: str = ""
+    command: str = ""
+
+
+class Record(_Document):
+    """One entry trained with one seed (or one set of predictions handed in), and what came out.
+
+    Attributes:
+        schema_version: Of this document.
+        name: The entry's name.
+        fingerprint: First 12 hex digits of the hash of what defines the run (seed, name and tracking left out).
+        seed: The seed.
+        submission: The resolved submission, whole; None for predictions handed in.
+        tasks: Result by dataset card name.
+        weights: SHA-256 of the final weights, if a model was trained.
+        curves: Named learning curves: (step, value) pairs; the value is None where the number was not finite.
+        warnings: What a reader must know, e.g. images shared between training and evaluation of two tasks.
+        cost: What it cost.
+        provenance: Where and when.
+        trust: reported by the submitter, rescored from predictions here, or rerun here.
+        rankable: Whether the board may rank it.
+        unrankable_because: Why not.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    name: EntryName
+    fingerprint: Fingerprint
+    seed: Count
+    submission: Free | None = None
+    tasks: dict[CardName, TaskResult] = Field(min_length=1)
+    weights: Sha256 | None = None
+    curves: dict[str, list[tuple[Count, Number]]] = {}
+    warnings: list[str] = []
+    cost: Cost = Cost()
+    provenance: Provenance
+    trust: Literal["reported", "rescored", "rerun"] = "reported"
+    rankable: bool = True
+    unrankable_because: list[str] = []
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Record:
+        for card, result in self.tasks.items():
+            if result.protocol.card != card:
+                raise ValueError(f"tasks.{card}.protocol.card: {result.protocol.card!r} must equal the key {card!r}")
+        if self.rankable == bool(self.unrankable_because):
+            raise ValueError("unrankable_because: must give a reason exactly when rankable is false")
+        return self
+
+    @property
+    def id(self) -> str:
+        """``<name>/<fingerprint>-seed<k>``: the record's folder under ``records/``."""
+        return f"{self.name}/{self.fingerprint}-seed{self.seed}"
+
+    @property
+    def entry(self) -> str:
+        """``<name>@<fingerprint>``: what all seeds of one entry share."""
+        return f"{self.name}@{self.fingerprint}"
+
+    def deterministic(self) -> dict[str, Any]:
+        """The document without cost and provenance: equal for equal submission, seed and machine."""
+        return self.model_dump(mode="json", exclude={"cost", "provenance"})
+
+
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
+MIGRATIONS: dict[int, Migration] = {}  # version → the step that brings a document of it to the next version
+
+
+def migrate(
+    document: Mapping[str, Any],
+    source: str = "record",
+    steps: Mapping[int, Migration] = MIGRATIONS,
+    target: int = SCHEMA_VERSION,
+) -> dict[str, Any]:
+    """Bring a record of an older schema to the current one, step by step.
+
+    Args:
+        document: The parsed ``record.json``.
+        source: The file's name, for errors.
+        steps: For each older version the step to the next.
+        target: The version to reach.
+
+    Returns:
+        A document of version `target`.
+
+    Raises:
+        HarnessError: The version is missing, unknown or newer than this harness.
+    """
+    version = document.get("schema_version")
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise HarnessError(f"{source}: schema_version: must be a whole number, got {version!r}")
+    if version > target:
+        raise HarnessError(
+            f"{source}: schema_version: {version} is newer than this harness reads ({target}); "
+            "upgrade with pip install --upgrade placeholder-harness"
+        )
+    migrated = dict(document)
+    for step in range(version, target):
+        if step not in steps:
+            raise HarnessError(f"{source}: schema_version: {version} is not a version that was ever written")
+        migrated = {**steps[step](migrated), "schema_version": step + 1}
+    return migrated

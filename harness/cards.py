@@ -1,0 +1,207 @@
+"""Dataset cards: one YAML file says what a data set is, where its files lie and how it is scored."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from harness.documents import Section, expand_path, load_yaml, parse
+from harness.errors import HarnessError, suggestion
+
+Task = Literal["classification", "detection", "segmentation", "vqa"]
+SplitName = Literal["train", "val", "test"]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,99}$")]
+
+
+class Split(Section):
+    """Where one split's files lie, relative to the card's root. Which keys are needed depends on the adapter.
+
+    Attributes:
+        images: Folder of images.
+        annotations: COCO instances JSON or VQA v2 annotations JSON.
+        labels: Cityscapes folder of ``*_gtFine_labelIds.png``.
+        questions: VQA v2 questions JSON.
+        image_prefix: VQA: what stands before the 12-digit image id in file names.
+        image_suffix: VQA: what stands after it.
+        size: Number of images (VQA: of questions) that the split must have.
+    """
+
+    images: str
+    annotations: str | None = None
+    labels: str | None = None
+    questions: str | None = None
+    image_prefix: str = ""
+    image_suffix: str = ".jpg"
+    size: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _inside_root(self) -> Split:
+        for field in ("images", "annotations", "labels", "questions", "image_prefix", "image_suffix"):
+            value = getattr(self, field)
+            if value is not None and (Path(value).is_absolute() or ".." in Path(value).parts or "\0" in value):
+                raise ValueError(f"{field}: {value!r} must lie inside the card's root")
+        return self
+
+
+class SegmentationClass(Section):
+    """One class of a label map.
+
+    Attributes:
+        name: The class's name.
+        id: The id in the label PNG (Cityscapes: labelId), 0 to 255.
+        category: The group it belongs to, for category IoU.
+        evaluated: False for void classes: ground-truth pixels of them are ignored.
+        has_instances: Whether instance-level IoU (iIoU) is defined for it.
+    """
+
+    name: str
+    id: int = Field(ge=0, le=255)
+    category: str = ""
+    evaluated: bool = True
+    has_instances: bool = False
+
+
+_TASK_OF_ADAPTER: dict[str, Task] = {
+    "imagefolder": "classification",
+    "coco": "detection",
+    "cityscapes": "segmentation",
+    "vqa": "vqa",
+}
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "imagefolder": (),
+    "coco": ("annotations",),
+    "cityscapes": ("labels",),
+    "vqa": ("questions", "annotations"),
+}
+
+
+class DatasetCard(Section):
+    """What a data set is, where its files lie and how it is scored.
+
+    Attributes:
+        name: Unique name, the file's stem.
+        version: Version of the data, part of the protocol that entries are compared under.
+        task: What is predicted.
+        adapter: The file layout: ImageNet folders, COCO instances, Cityscapes trees, VQA v2 JSON.
+        root: Folder of the data; ``${HARNESS_DATA}`` and other environment variables are replaced.
+        splits: The splits.
+        selection_split: Split on which anything may be selected (checkpoints, hyper-parameters).
+        evaluation_split: Split on which entries are scored; nothing is selected on it.
+        classes: Segmentation: the label map. Classification and detection read theirs from the data.
+        answers: VQA: how many of the most frequent training answers a model chooses from.
+        redistributable: Whether the licence allows showing the images on a public page.
+    """
+
+    name: Name
+    version: str
+    title: str
+    task: Task
+    adapter: Literal["imagefolder", "coco", "cityscapes", "vqa"]
+    root: str = ""
+    splits: dict[SplitName, Split]
+    selection_split: SplitName = "val"
+    evaluation_split: SplitName = "val"
+    classes: tuple[SegmentationClass, ...] = ()
+    answers: int = Field(default=3129, gt=1)
+    license: str
+    redistributable: bool = False
+    homepage: str = ""
+    how_to_get: str
+    citation: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DatasetCard:
+        if _TASK_OF_ADAPTER[self.adapter] != self.task:
+            raise ValueError(
+                f"adapter: {self.adapter!r} reads {_TASK_OF_ADAPTER[self.adapter]} data, but task is {self.task!r}"
+            )
+        if "train" not in self.splits:
+            raise ValueError("splits: a 'train' split is required")
+        for role in ("selection_split", "evaluation_split"):
+            if getattr(self, role) not in self.splits:
+                raise ValueError(f"{role}: {getattr(self, role)!r} is not among the splits ({', '.join(self.splits)})")
+        for name, split in self.splits.items():
+            for field in _NEEDED[self.adapter]:
+                if getattr(split, field) is None:
+                    raise ValueError(f"splits.{name}.{field}: the {self.adapter} adapter needs this key")
+        if self.adapter == "cityscapes":
+            if not any(c.evaluated for c in self.classes):
+                raise ValueError("classes: a segmentation card needs at least one evaluated class")
+            if len({c.id for c in self.classes}) < len(self.classes):
+                raise ValueError("classes: two classes have the same id")
+        return self
+
+    def path(self, split: str, field: str) -> Path:
+        """The absolute path of a split's ``images``, ``annotations``, ``labels`` or ``questions``."""
+        value = getattr(self.splits[split], field)  # type: ignore[index]
+        return self.directory / value
+
+    @property
+    def directory(self) -> Path:
+        """The data's folder, environment variables replaced.
+
+        Raises:
+            HarnessError: An environment variable that `root` names is not set.
+        """
+        text = self.root or f"${{HARNESS_DATA}}/{self.name}"
+        return expand_path(text, f"card {self.name}: root", {"HARNESS_CACHE": str(cache_directory())})
+
+    def require(self, path: Path, what: str) -> Path:
+        """Return `path`, or say which file of the data set is missing and how to get it.
+
+        Raises:
+            HarnessError: `path` does not exist.
+        """
+        if not path.exists():
+            raise HarnessError(f"card {self.name}: {what} {path} is missing; {self.how_to_get}")
+        return path
+
+
+def cache_directory() -> Path:
+    """Folder for generated data: ``$HARNESS_CACHE``, else ``$XDG_CACHE_HOME/placeholder-harness``."""
+    base = os.environ.get("HARNESS_CACHE")
+    if base:
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "placeholder-harness"
+
+
+def shipped(folder: Literal["datasets", "baselines"]) -> Path:
+    """Folder of the cards or baselines that come with the package (in a wheel, or beside it in a checkout)."""
+    package = Path(__file__).parent
+    inside = package / "_shipped" / folder
+    return inside if inside.is_dir() else package.parent / folder
+
+
+def card_paths() -> dict[str, Path]:
+    """Every card that can be named: the shipped ones, then ``./datasets``, then ``$HARNESS_CARDS`` (last wins)."""
+    folders = [shipped("datasets"), Path("datasets")]
+    folders += [Path(p) for p in os.environ.get("HARNESS_CARDS", "").split(os.pathsep) if p]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_card(name_or_path: str) -> DatasetCard:
+    """Load a card by name, or from a file if the text ends in ``.yaml`` or ``.yml``.
+
+    Raises:
+        HarnessError: No such card, or the card is not valid.
+    """
+    if name_or_path.endswith((".yaml", ".yml")):
+        return _load(Path(name_or_path).resolve())
+    paths = card_paths()
+    if name_or_path not in paths:
+        raise HarnessError(
+            f"{name_or_path!r} is not a dataset card{suggestion(name_or_path, paths, 'harness ls datasets')}"
+        )
+    return _load(paths[name_or_path].resolve())
+
+
+@cache
+def _load(path: Path) -> DatasetCard:
+    card = parse(DatasetCard, load_yaml(path), str(path))
+    if card.name != path.stem:
+        raise HarnessError(f"{path}: name: {card.name!r} must equal the file's name {path.stem!r}")
+    return card

@@ -1,0 +1,272 @@
+"""The command line. Thin: each verb parses its arguments, calls one function and prints what it returns."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from harness.errors import HarnessError
+from harness.progress import Reporter
+
+app = typer.Typer(
+    name="harness",
+    help="Train a model on several vision tasks at once, score it, and tell whether it beats a baseline.\n\n"
+    "Start with [bold]harness demo[/bold]; then copy a file from baselines/ and [bold]harness submit[/bold] it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Make and inspect data sets.", no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(data_app, name="data")
+
+BoardOption = Annotated[Path, typer.Option("--leaderboard", help="Folder of records and the board made from them.")]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of checkpoints, logs and predictions.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
+FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Submissions (YAML).")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value, e.g. training.steps=100.")
+]
+
+
+@app.command(epilog="Example: harness demo --quick")
+def demo(
+    quick: Annotated[bool, typer.Option("--quick", help="Half the training steps.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming.")] = False,
+    directory: Annotated[Path, typer.Option("--dir", help="Where runs and board go.")] = Path("demo"),
+    quiet: QuietOption = False,
+) -> None:
+    """Train a placeholder model and its control on four small tasks, and compare them. Minutes on a laptop."""
+    from harness.demo import run_demo
+
+    run_demo(directory, quick, fresh, Reporter(quiet=quiet), Console())
+
+
+@app.command(epilog="Example: harness submit baselines/shapes-placeholder.yaml --seeds 0,1,2 --set training.steps=500")
+def submit(
+    files: FilesArgument,
+    seeds: Annotated[str | None, typer.Option("--seeds", metavar="0,1,2", help="Seeds instead of the file's.")] = None,
+    overrides: SetOption = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Smoke run: so many images per split and steps; not ranked.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over instead of resuming.")] = False,
+    leaderboard: BoardOption = Path("leaderboard"),
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train and evaluate submissions and put them on the board."""
+    from harness import api
+    from harness.submission import load_submission
+
+    for file in files:  # every file is checked before the first one trains
+        load_submission(file, overrides or [])
+    reporter = Reporter(quiet=quiet)
+    records = []
+    for file in files:
+        records += api.submit(file, _seeds(seeds), overrides or [], limit, fresh, leaderboard, runs, reporter)
+    if as_json:
+        _print_json([record.model_dump(mode="json", exclude={"submission", "curves"}) for record in records])
+        return
+    _print_board(leaderboard, {record.name for record in records})
+    for record in records:
+        for text in [*record.unrankable_because, *record.warnings]:
+            reporter.say(f"note on {record.id}: {text}")
+
+
+@app.command(epilog="Example: harness validate baselines/*.yaml")
+def validate(
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE...", help="Submissions (YAML).")] = None,
+    overrides: SetOption = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of submissions.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check submissions as submit would before training: schema, data, network, one sample per task."""
+    from harness.submission import json_schema
+
+    if schema:
+        _print_json(json_schema())
+        return
+    if not files:
+        raise HarnessError("validate: name at least one submission, e.g. harness validate baselines/shapes-plain.yaml")
+    from harness.validation import check
+
+    reports = [check(file, overrides or []) for file in files]
+    if as_json:
+        _print_json(reports)
+        return
+    console = Console()
+    for report in reports:
+        table = Table(title=f"{report['name']}  {report['fingerprint']}", title_justify="left")
+        table.add_column("part")
+        table.add_column("parameters", justify="right")
+        for part, count in report["parameters"].items():
+            table.add_row(part, f"{count:,}")
+        table.add_row("all", f"{sum(report['parameters'].values()):,}", style="bold")
+        console.print(table)
+        table = Table()
+        for heading in ("dataset", "task", "train images", "evaluation images", "classes", "image size", "MACs/image"):
+            table.add_column(heading, justify="left" if heading in ("dataset", "task") else "right")
+        for row in report["tasks"]:
+            table.add_row(*(f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()))
+        console.print(table)
+        sites = ", ".join(report["sites"]) or "none"
+        console.print(f"placeholder exchange sites: {sites}\n", markup=False, highlight=False)
+
+
+@app.command(epilog="Example: harness score shapes-detection results.json --name my-detector")
+def score(
+    card: Annotated[str, typer.Argument(help="Dataset card.")],
+    predictions: Annotated[Path, typer.Argument(help="Predictions in the task's official format.")],
+    name: Annotated[str, typer.Option("--name", help="The entry's name on the board.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Training seed that the predictions come from.")] = 0,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many images.")] = None,
+    leaderboard: BoardOption = Path("leaderboard"),
+    as_json: JsonOption = False,
+) -> None:
+    """Score a file of predictions and put it on the board."""
+    from harness import api
+
+    record = api.score(card, predictions, name, seed, leaderboard, limit)
+    if as_json:
+        _print_json(record.model_dump(mode="json"))
+        return
+    table = Table(title=record.id)
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for task in record.tasks.values():
+        for key, value in task.metrics.items():
+            shown = "undefined" if value is None else f"{100 * value:.2f}"
+            table.add_row(key, shown, style="bold" if key == task.main else "")
+    Console().print(table)
+
+
+@app.command(name="leaderboard", epilog="Example: harness leaderboard --verify")
+def regenerate(
+    directory: BoardOption = Path("leaderboard"),
+    verify: Annotated[bool, typer.Option("--verify", help="Recompute every number; exit 1 on a mismatch.")] = False,
+    as_json: JsonOption = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Regenerate the board's table and page from its records."""
+    from harness.board import page
+
+    if verify:
+        problems = page.verify(directory)
+        for problem in problems:
+            print(problem)
+        if problems:
+            raise typer.Exit(1)
+    written = page.write_board(directory)
+    if as_json:
+        print((directory / "board.json").read_text(), end="")
+    else:
+        _print_board(directory)
+        Console(stderr=True).print(f"wrote {', '.join(str(path) for path in written)}", highlight=False, markup=False)
+    if open_page:
+        typer.launch(str((directory / "index.html").resolve()))
+
+
+@app.command(epilog="Example: harness compare shapes-placeholder shapes-plain")
+def compare(
+    entry: Annotated[str, typer.Argument(metavar="A", help="Entry: name or name@fingerprint.")],
+    baseline: Annotated[str, typer.Argument(metavar="B", help="The baseline it is compared with.")],
+    leaderboard: BoardOption = Path("leaderboard"),
+    as_json: JsonOption = False,
+) -> None:
+    """Tell, with confidence intervals, whether A beats B."""
+    from harness import api
+
+    comparison = api.compare(entry, baseline, leaderboard)
+    if as_json:
+        _print_json(comparison.to_json())
+    else:
+        from harness.terminal import print_comparison
+
+        print_comparison(comparison, Console())
+
+
+@app.command(name="ls", epilog="Example: harness ls backbones --filter convnext")
+def list_names(
+    kind: Annotated[str, typer.Argument(help="datasets, backbones, sharing, balancing, regimes, heads, placeholders")],
+    name_filter: Annotated[str, typer.Option("--filter", help="Only names that contain this text.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List what can be named in a submission."""
+    from harness.listing import list_rows
+
+    rows = [row for row in list_rows(kind) if name_filter in row["name"]]
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table()
+    for column in rows[0] if rows else ["name"]:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console().print(table)
+
+
+@data_app.command(epilog="Example: harness data make shapes")
+def make(
+    name: Annotated[str, typer.Argument(help="The embedded suite: shapes")],
+    quiet: QuietOption = False,
+) -> None:
+    """Write the embedded suite into the cache folder ($HARNESS_CACHE)."""
+    if name != "shapes":
+        raise HarnessError(f"data make: {name!r} is not an embedded suite; write: harness data make shapes")
+    from harness.demo import ensure_shapes
+
+    print(ensure_shapes(Reporter(quiet=quiet)))
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise HarnessError(f"--seeds {text!r}: write whole numbers with commas, e.g. --seeds 0,1,2") from None
+
+
+def _print_board(board: Path, names: set[str] | None = None) -> None:
+    from harness.terminal import print_board
+
+    print_board(board, Console(), names)
+
+
+def _print_json(value: Any) -> None:
+    from harness.atomic import json_bytes
+
+    sys.stdout.buffer.write(json_bytes(value))
+
+
+def main() -> None:
+    """Entry point: errors as one sentence with exit code 2, Ctrl-C as 130."""
+    # Libraries' warnings are for developers; ours are shown as one line.
+    warnings.filterwarnings("ignore")
+    warnings.filterwarnings("default", module=r"harness\.")
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    try:
+        app()
+    except HarnessError as error:
+        from harness.terminal import safe_terminal
+
+        print(f"error: {safe_terminal(str(error))}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the work so far is kept, the same command goes on with it", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe, e.g. head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,83 @@
+"""Batches: what a step feeds the network, one dataclass per task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+PADDING = 0
+UNKNOWN = 1
+RESERVED = 2  # word i of a vocabulary has index i + RESERVED
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one task.
+
+    Attributes:
+        ids: Image ids, B of them.
+        images: uint8 [B, 3, H, W], RGB, resized to the task's image size.
+        sizes: int64 [B, 2], height and width of the original images in pixels.
+    """
+
+    ids: tuple[str, ...]
+    images: Tensor
+    sizes: Tensor
+
+    def to(self, device: torch.device) -> Self:
+        """The batch with all tensors on `device`."""
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                moved[field.name] = value.to(device, non_blocking=True)
+            elif isinstance(value, tuple) and value and isinstance(value[0], Tensor):
+                moved[field.name] = tuple(item.to(device, non_blocking=True) for item in value)
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class ClassificationBatch(Batch):
+    """Attributes: labels: int64 [B]."""
+
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class DetectionBatch(Batch):
+    """Boxes to learn from; crowd regions and boxes without area are left out.
+
+    Attributes:
+        boxes: B tensors float32 [N_i, 4], xyxy in pixels of the resized image.
+        labels: B tensors int64 [N_i], 0 to C-1.
+    """
+
+    boxes: tuple[Tensor, ...]
+    labels: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class SegmentationBatch(Batch):
+    """Attributes: masks: int64 [B, H, W], train ids, 255 = ignore."""
+
+    masks: Tensor
+
+
+@dataclass(frozen=True)
+class VqaBatch(Batch):
+    """Q questions about B images.
+
+    Attributes:
+        question_ids: int64 [Q].
+        image_index: int64 [Q], which of the B images each question is about.
+        words: int64 [Q, L], word indices, 0 = padding, 1 = unknown word.
+        targets: float32 [Q, A], the official accuracy that each answer of the vocabulary would get.
+    """
+
+    question_ids: Tensor
+    image_index: Tensor
+    words: Tensor
+    targets: Tensor

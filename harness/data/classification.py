@@ -1,0 +1,82 @@
+"""ImageNet's layout: one folder per class."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from harness.cards import DatasetCard
+from harness.data.images import read_image, walk_images
+from harness.data.samples import Adapter, ClassificationSample
+from harness.errors import HarnessError
+
+
+class ImageFolder(Adapter):
+    """Images in class folders; the classes are those of the training split, so that all splits agree on them.
+
+    Args:
+        card: The data set.
+        split: Name of the split.
+        limit: Use only the first `limit` images.
+
+    Attributes:
+        labels: int64 [N], class index of each image.
+
+    Raises:
+        HarnessError: A folder is missing or empty, or the split has a class that the training split has not.
+    """
+
+    task = "classification"
+
+    def __init__(self, card: DatasetCard, split: str, limit: int | None = None) -> None:
+        self.card, self.split = card, split
+        self._folder = card.require(card.path(split, "images"), "the class folder tree")
+        self._classes = _class_folders(card, card.require(card.path("train", "images"), "the class folder tree"))
+        index = {name: number for number, name in enumerate(self._classes)}
+        self._all: list[str] = []
+        labels: list[int] = []
+        for name in _class_folders(card, self._folder):
+            if name not in index:
+                raise HarnessError(
+                    f"card {card.name}: {self._folder / name} is a class that the training split has not; "
+                    f"remove the folder or add {card.path('train', 'images') / name}"
+                )
+            files = walk_images(self._folder / name)
+            self._all += [f"{name}/{file}" for file in files]
+            labels += [index[name]] * len(files)
+        if not self._all:
+            raise HarnessError(f"card {card.name}: {self._folder} has no image in any class folder; {card.how_to_get}")
+        self.ids = self._all[:limit]
+        self._all_labels = np.array(labels, dtype=np.int64)
+        self.labels = self._all_labels[:limit]
+
+    def __getitem__(self, index: int) -> ClassificationSample:
+        """Decode one image. Raises HarnessError naming the file if it cannot be read."""
+        name = self.ids[index]
+        return ClassificationSample(name, read_image(self._folder / name), int(self.labels[index]))
+
+    def ground_truth_files(self) -> Sequence[Path]:
+        """None: the folders are the ground truth."""
+        return ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the training split's class folders, sorted."""
+        return self._classes
+
+    def annotation_hash(self) -> str:
+        """SHA-256 over the sorted lines ``id<tab>class`` of the whole split, whatever the limit."""
+        lines = (f"{name}\t{self._classes[label]}" for name, label in zip(self._all, self._all_labels, strict=True))
+        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def _class_folders(card: DatasetCard, folder: Path) -> tuple[str, ...]:
+    if not folder.is_dir():
+        raise HarnessError(f"card {card.name}: {folder} is not a folder; {card.how_to_get}")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise HarnessError(f"card {card.name}: {folder} has no class folders; {card.how_to_get}")
+    return tuple(names)

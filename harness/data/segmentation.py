@@ -1,0 +1,101 @@
+"""Cityscapes' layout: a tree of images and a tree of label maps, joined by the frame's name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.cards import DatasetCard
+from harness.data.images import read_image, read_label_png, walk_images
+from harness.data.samples import Adapter, SegmentationSample
+from harness.errors import HarnessError
+
+IGNORE = 255
+_IMAGE_ENDINGS = ("_leftImg8bit.png", "_leftImg8bit.jpg")
+_LABEL_ENDING = "_gtFine_labelIds.png"
+
+
+class Cityscapes(Adapter):
+    """Images with label maps, whose label ids become train ids in the order of the card's evaluated classes.
+
+    Args:
+        card: The data set.
+        split: Name of the split.
+        limit: Use only the first `limit` images, in the order of their names.
+
+    Attributes:
+        label_ids: uint8 [C], label id of each train id.
+        train_ids: uint8 [256], train id of each label id; `IGNORE` for label ids that are not evaluated.
+
+    Raises:
+        HarnessError: A folder or label map is missing, or two images have the same name.
+    """
+
+    task = "segmentation"
+
+    def __init__(self, card: DatasetCard, split: str, limit: int | None = None) -> None:
+        self.card, self.split = card, split
+        images = card.require(card.path(split, "images"), "the image folder")
+        labels = card.require(card.path(split, "labels"), "the label folder")
+        evaluated = [c for c in card.classes if c.evaluated]
+        if len(evaluated) > IGNORE:
+            raise HarnessError(f"card {card.name}: classes: {len(evaluated)} are evaluated, at most {IGNORE} can be")
+        self._classes = tuple(c.name for c in evaluated)
+        self.label_ids: NDArray[np.uint8] = np.array([c.id for c in evaluated], dtype=np.uint8)
+        self.train_ids = np.full(256, IGNORE, dtype=np.uint8)
+        self.train_ids[self.label_ids] = np.arange(len(evaluated), dtype=np.uint8)
+        self._image_of = _by_frame(images, _IMAGE_ENDINGS)
+        self._label_of = _by_frame(labels, (_LABEL_ENDING,))
+        if not self._image_of:
+            raise HarnessError(
+                f"card {card.name}: {images} has no file that ends in {' or '.join(_IMAGE_ENDINGS)}; {card.how_to_get}"
+            )
+        self.ids = sorted(self._image_of)[:limit]
+        for frame in self.ids:
+            if frame not in self._label_of:
+                raise HarnessError(
+                    f"{self._image_of[frame]}: has no label map {frame}{_LABEL_ENDING} below {labels}; "
+                    "complete the data set"
+                )
+
+    def __getitem__(self, index: int) -> SegmentationSample:
+        """Decode one image and its label map.
+
+        Raises:
+            HarnessError: One of them cannot be read, or they differ in size.
+        """
+        frame = self.ids[index]
+        image = read_image(self._image_of[frame])
+        label = read_label_png(self._label_of[frame])
+        if image.shape[:2] != label.shape:
+            raise HarnessError(
+                f"{self._image_of[frame]}: has {image.shape[1]} x {image.shape[0]} pixels, but its label map "
+                f"{self._label_of[frame]} has {label.shape[1]} x {label.shape[0]}; they must agree"
+            )
+        return SegmentationSample(frame, image, self.train_ids[label])
+
+    def ground_truth_files(self) -> Sequence[Path]:
+        """The label maps, in the order of the ids."""
+        return tuple(self._label_of[frame] for frame in self.ids)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the card's evaluated classes, in its order."""
+        return self._classes
+
+
+def _by_frame(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
+    """Files by ``city_seq_frame``; the trees of images and labels need not have the same folders."""
+    found: dict[str, Path] = {}
+    for name in walk_images(folder):
+        ending = next((e for e in endings if name.endswith(e)), None)
+        if ending is None:
+            continue
+        frame = Path(name).name.removesuffix(ending)
+        if frame in found:
+            raise HarnessError(f"{folder / name}: has the same name as {found[frame]}; names must be unique")
+        found[frame] = folder / name
+    return found

@@ -1,0 +1,217 @@
+"""VQA v2's layout: questions JSON, annotations JSON and a folder of COCO images."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.cards import DatasetCard
+from harness.data.annotations import entries, field, read_json, unique_ids
+from harness.data.images import read_image, require_images
+from harness.data.samples import Adapter, VqaSample
+from harness.errors import HarnessError
+from harness.evaluation.vqa_text import answer_accuracy, normalize_answer
+
+HUMAN_ANSWERS = 10  # the official accuracy is defined for exactly ten
+MIN_WORD_COUNT = 2
+_WORD = re.compile(r"\w+(?:'\w+)?")
+
+
+def tokenize(text: str) -> list[str]:
+    """The words and numbers of a text, in lower case; punctuation is dropped, ``don't`` is one word."""
+    return _WORD.findall(text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
+
+
+class VqaV2(Adapter):
+    """Images with questions that ten people answered; one sample is an image with all its questions.
+
+    Args:
+        card: The data set.
+        split: Name of the split.
+        limit: Use only the first `limit` images, in the order of their ids, with all their questions.
+
+    Attributes:
+        image_ids: int64 [N], ascending.
+
+    Raises:
+        HarnessError: A file is missing or not valid.
+    """
+
+    task = "vqa"
+
+    def __init__(self, card: DatasetCard, split: str, limit: int | None = None) -> None:
+        self.card, self.split = card, split
+        self._folder = card.require(card.path(split, "images"), "the image folder")
+        self._texts = _Texts(card, split)
+        images, starts = np.unique(self._texts.image_ids, return_index=True)
+        self._starts = np.append(starts, len(self._texts.image_ids))
+        self.image_ids: NDArray[np.int64] = images[:limit]
+        self.ids = [str(number) for number in self.image_ids]
+        names = [self._image_name(number) for number in self.image_ids]
+        require_images(self._folder, names, str(self._texts.questions_file))
+
+    def _image_name(self, image_id: int) -> str:
+        entry = self.card.splits[self.split]  # type: ignore[index]
+        return f"{entry.image_prefix}{image_id:012d}{entry.image_suffix}"
+
+    def __getitem__(self, index: int) -> VqaSample:
+        """Decode one image. Raises HarnessError naming the file if it cannot be read."""
+        index = range(len(self.ids))[index]
+        part = slice(self._starts[index], self._starts[index + 1])
+        texts = self._texts
+        return VqaSample(
+            id=self.ids[index],
+            image=read_image(self._folder / self._image_name(int(self.image_ids[index]))),
+            question_ids=texts.question_ids[part].copy(),
+            questions=tuple(texts.questions[part]),
+            answers=tuple(tuple(texts.distinct[n] for n in row) for row in texts.answers[part]),
+        )
+
+    def ground_truth_files(self) -> Sequence[Path]:
+        """The questions JSON and the annotations JSON."""
+        return (self._texts.questions_file, self._texts.annotations_file)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The `card.answers` most frequent answers of the whole training split, most frequent first.
+
+        What is counted is the official normal form of the most common human answer; ties are in alphabetical order.
+        A class is spelt as its most frequent raw spelling, because the official accuracy compares raw texts when all
+        ten people agree: a normalised spelling would then never be right.
+        """
+        return self._vocabularies[0]
+
+    @property
+    def question_vocabulary(self) -> tuple[str, ...]:
+        """The words that the training questions hold at least twice, sorted."""
+        return self._vocabularies[1]
+
+    @cached_property
+    def _vocabularies(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        training = self._texts if self.split == "train" else _Texts(self.card, "train")
+        return _frequent_answers(training, self.card.answers), _frequent_words(training.questions)
+
+    @cached_property
+    def _class_of_form(self) -> dict[str, int]:
+        return {normalize_answer(text): number for number, text in enumerate(self.classes)}
+
+    def soft_targets(self, answers: Sequence[str]) -> NDArray[np.float32]:
+        """The official accuracy that each class would get as the answer to one question.
+
+        Args:
+            answers: The ten human answers.
+
+        Returns:
+            float32 [A], in [0, 1].
+        """
+        targets = np.zeros(len(self.classes), dtype=np.float32)
+        # Only a class with a human answer's normal form can score.
+        for form in {normalize_answer(text) for text in answers}:
+            if (number := self._class_of_form.get(form)) is not None:
+                targets[number] = answer_accuracy(self.classes[number], answers)
+        return targets
+
+
+class _Texts:
+    """Questions and answers of one split as flat arrays, sorted by image and question id.
+
+    Attributes:
+        question_ids: int64 [Q].
+        image_ids: int64 [Q], image of each question.
+        questions: The Q texts.
+        distinct: Every text that occurs as an answer, once.
+        answers: int32 [Q, 10], indices into `distinct`.
+        most_common: int32 [Q], the most common human answer, index into `distinct`.
+    """
+
+    def __init__(self, card: DatasetCard, split: str) -> None:
+        self.questions_file = card.require(card.path(split, "questions"), "the questions file")
+        self.annotations_file = card.require(card.path(split, "annotations"), "the annotations file")
+        self._read_questions()
+        self._read_answers()
+
+    def _read_questions(self) -> None:
+        path = self.questions_file
+        items = entries(read_json(path), "questions", path)
+        if not items:
+            raise HarnessError(f"{path}: questions: the list is empty; is this the right file?")
+        ids = unique_ids(items, "question_id", path, "questions")
+        texts = [str(field(entry, "question", str, path, f"questions[{n}]")) for n, entry in enumerate(items)]
+        images = _image_ids(items, path, "questions")
+        order = np.lexsort((ids, images))
+        self.question_ids, self.image_ids = ids[order], images[order]
+        self.questions = [texts[number] for number in order]
+
+    def _read_answers(self) -> None:
+        path = self.annotations_file
+        items = entries(read_json(path), "annotations", path)
+        ids = unique_ids(items, "question_id", path, "annotations")
+        images = _image_ids(items, path, "annotations")
+        row_of_question = {int(number): row for row, number in enumerate(self.question_ids)}
+        number_of_text: dict[str, int] = {}
+        self.answers = np.zeros((len(row_of_question), HUMAN_ANSWERS), dtype=np.int32)
+        self.most_common = np.full(len(row_of_question), -1, dtype=np.int32)
+        for number, annotation in enumerate(items):
+            place, question = f"annotations[{number}]", int(ids[number])
+            row = row_of_question.get(question)
+            if row is None:
+                raise HarnessError(
+                    f"{path}: {place}.question_id: {question} is not a question of {self.questions_file}"
+                )
+            if images[number] != self.image_ids[row]:
+                raise HarnessError(
+                    f"{path}: {place}.image_id: {images[number]} is not the image of question {question}, which "
+                    f"{self.questions_file} says is {self.image_ids[row]}"
+                )
+            texts = _ten_answers(annotation, path, place)
+            self.answers[row] = [number_of_text.setdefault(text, len(number_of_text)) for text in texts]
+            text = field(annotation, "multiple_choice_answer", str, path, place)
+            self.most_common[row] = number_of_text.setdefault(text, len(number_of_text))
+        if len(missing := np.flatnonzero(self.most_common < 0)):
+            question = int(self.question_ids[missing[0]])
+            raise HarnessError(f"{path}: annotations: there is none for question {question}; complete the file")
+        self.distinct = list(number_of_text)
+
+
+def _frequent_answers(training: _Texts, count: int) -> tuple[str, ...]:
+    frequencies: Counter[str] = Counter()
+    spellings: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    numbers, occurrences = np.unique(training.most_common, return_counts=True)
+    for number, occurrence in zip(numbers.tolist(), occurrences.tolist(), strict=True):
+        text = training.distinct[number]
+        frequencies[normalize_answer(text)] += occurrence
+        spellings[normalize_answer(text)][text] += occurrence
+    ranked = sorted(frequencies, key=lambda form: (-frequencies[form], form))[:count]
+    return tuple(min(spellings[form], key=lambda text: (-spellings[form][text], text)) for form in ranked)
+
+
+def _frequent_words(questions: Sequence[str]) -> tuple[str, ...]:
+    counts = Counter(word for text in questions for word in tokenize(text))
+    return tuple(sorted(word for word, count in counts.items() if count >= MIN_WORD_COUNT))
+
+
+def _image_ids(items: list[dict[str, Any]], path: Path, where: str) -> NDArray[np.int64]:
+    ids = [field(item, "image_id", int, path, f"{where}[{number}]") for number, item in enumerate(items)]
+    for number, value in enumerate(ids):
+        if not 0 <= value < 10**12:
+            raise HarnessError(f"{path}: {where}[{number}].image_id: {value} is not an image id of up to 12 digits")
+    return np.array(ids, dtype=np.int64)
+
+
+def _ten_answers(annotation: dict[str, Any], path: Path, place: str) -> list[str]:
+    answers = field(annotation, "answers", list, path, place)
+    if len(answers) != HUMAN_ANSWERS:
+        raise HarnessError(f"{path}: {place}.answers: {len(answers)} answers, but exactly {HUMAN_ANSWERS} are needed")
+    texts: list[str] = []
+    for number, answer in enumerate(answers):
+        if not isinstance(answer, dict) or not isinstance(answer.get("answer"), str):
+            raise HarnessError(f"{path}: {place}.answers[{number}]: is not a mapping with an 'answer' text")
+        texts.append(answer["answer"])
+    return texts

@@ -1,0 +1,314 @@
+"""The loops of box evaluation, compiled by numba: matching, precision curves, and many weighted reductions at once.
+
+The rules and the order of every floating-point operation are COCOeval's (pycocotools/cocoeval.py), so that results
+are equal to it bit for bit. Area range a and IoU threshold t share bit ``10 a + t`` of one 64-bit word per detection.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.evaluation.jit import compiled
+
+AREAS, THRESHOLDS, RECALLS = 4, 10, 101
+LANES = 16  # weightings reduced side by side: one cache line of 32-bit counts
+_ALL = (1 << THRESHOLDS) - 1
+_TINY = float(np.spacing(1.0))
+
+
+@compiled
+def match(
+    detection_start: NDArray[np.int64],
+    truth_start: NDArray[np.int64],
+    boxes: NDArray[np.float64],
+    truth_boxes: NDArray[np.float64],
+    truth_area: NDArray[np.float64],
+    crowd: NDArray[np.bool_],
+    area_ranges: NDArray[np.float64],
+    iou_thresholds: NDArray[np.float64],
+    matched: NDArray[np.int64],
+    ignored: NDArray[np.int64],
+    counts: NDArray[np.int32],
+) -> None:
+    """Match detections to ground truth, cell by cell (one image and category each).
+
+    Args:
+        detection_start: int64 [M + 1], first detection of each cell; within a cell by descending score, at most 100.
+        truth_start: int64 [M + 1], first ground truth of each cell.
+        boxes: float64 [N, 4], x, y, width, height.
+        truth_boxes: float64 [G, 4].
+        truth_area: float64 [G], from the annotation (of its mask, where there is one).
+        crowd: bool [G].
+        area_ranges: float64 [4, 2], inclusive.
+        iou_thresholds: float64 [10].
+        matched: int64 [N], filled: bit set where the detection has a match.
+        ignored: int64 [N], filled: bit set where the detection neither counts for nor against.
+        counts: int32 [M, 4], filled: ground truths of each cell that count, by area range.
+    """
+    for cell in range(len(detection_start) - 1):
+        d0, d1 = detection_start[cell], detection_start[cell + 1]
+        g0, g1 = truth_start[cell], truth_start[cell + 1]
+        detections, truths = d1 - d0, g1 - g0
+        ious = np.zeros((detections, truths))
+        for g in range(truths):
+            gx, gy, gw, gh = truth_boxes[g0 + g]
+            for d in range(detections):
+                dx, dy, dw, dh = boxes[d0 + d]
+                w = min(dw + dx, gw + gx) - max(dx, gx)
+                if w <= 0:
+                    continue
+                h = min(dh + dy, gh + gy) - max(dy, gy)
+                if h <= 0:
+                    continue
+                intersection = w * h
+                union = dw * dh if crowd[g0 + g] else dw * dh + gw * gh - intersection
+                ious[d, g] = intersection / union
+        ignore = np.empty(truths, np.bool_)
+        order = np.empty(truths, np.int64)
+        taken = np.empty(truths, np.bool_)
+        for a in range(AREAS):
+            low, high = area_ranges[a]
+            kept = 0
+            for g in range(truths):
+                ignore[g] = crowd[g0 + g] or truth_area[g0 + g] < low or truth_area[g0 + g] > high
+                if not ignore[g]:
+                    order[kept] = g
+                    kept += 1
+            counts[cell, a] = kept
+            place = kept
+            for g in range(truths):
+                if ignore[g]:
+                    order[place] = g
+                    place += 1
+            for t in range(THRESHOLDS):
+                bit = np.int64(1) << np.int64(THRESHOLDS * a + t)
+                taken[:] = False
+                for d in range(detections):
+                    best, at = iou_thresholds[t], -1
+                    for n in range(truths):
+                        g = order[n]
+                        if taken[g] and not crowd[g0 + g]:
+                            continue
+                        # a match that counts is not given up for one that is ignored (these come last)
+                        if at > -1 and not ignore[at] and ignore[g]:
+                            break
+                        if ious[d, g] < best:  # equal is better: the later of tied ground truths wins
+                            continue
+                        best, at = ious[d, g], g
+                    if at > -1:
+                        taken[at] = True
+                        matched[d0 + d] |= bit
+                        if ignore[at]:
+                            ignored[d0 + d] |= bit
+                    else:
+                        area = boxes[d0 + d, 2] * boxes[d0 + d, 3]
+                        if area < low or area > high:
+                            ignored[d0 + d] |= bit
+
+
+@compiled
+def curves(
+    start: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    rank: NDArray[np.int32],
+    matched: NDArray[np.int64],
+    ignored: NDArray[np.int64],
+    positives: NDArray[np.int64],
+    max_detections: NDArray[np.int64],
+    recall_thresholds: NDArray[np.float64],
+    precision: NDArray[np.float64],
+    recall: NDArray[np.float64],
+    score_at: NDArray[np.float64],
+) -> None:
+    """COCOeval.accumulate: fill precision and score [10, 101, K, 4, 3] and recall [10, K, 4, 3], -1 where undefined.
+
+    Args:
+        start: int64 [K + 1], first detection of each category; within a category by descending score.
+        scores: float64 [N].
+        rank: int32 [N], place of the detection within its image and category.
+        matched: int64 [N].
+        ignored: int64 [N].
+        positives: int64 [K, 4], ground truths that count.
+        max_detections: int64 [3].
+        recall_thresholds: float64 [101].
+        precision: Filled.
+        recall: Filled.
+        score_at: Filled.
+    """
+    for k in range(len(start) - 1):
+        size = start[k + 1] - start[k]
+        envelope, reached, at_score = np.empty(size), np.empty(size), np.empty(size)
+        for a in range(AREAS):
+            if positives[k, a] == 0:
+                continue
+            for m in range(len(max_detections)):
+                for t in range(THRESHOLDS):
+                    shift = np.int64(THRESHOLDS * a + t)
+                    tp, fp, n = 0.0, 0.0, 0
+                    for i in range(start[k], start[k + 1]):
+                        if rank[i] >= max_detections[m]:
+                            continue
+                        if not (ignored[i] >> shift) & 1:
+                            if (matched[i] >> shift) & 1:
+                                tp += 1
+                            else:
+                                fp += 1
+                        reached[n] = tp / positives[k, a]
+                        envelope[n] = tp / (fp + tp + _TINY)
+                        at_score[n] = scores[i]
+                        n += 1
+                    recall[t, k, a, m] = reached[n - 1] if n else 0.0
+                    for i in range(n - 1, 0, -1):
+                        if envelope[i] > envelope[i - 1]:
+                            envelope[i - 1] = envelope[i]
+                    i = 0
+                    for r in range(RECALLS):
+                        while i < n and reached[i] < recall_thresholds[r]:
+                            i += 1
+                        precision[t, r, k, a, m] = envelope[i] if i < n else 0.0
+                        score_at[t, r, k, a, m] = at_score[i] if i < n else 0.0
+
+
+@compiled
+def condense(
+    matched: NDArray[np.int64], ignored: NDArray[np.int64], area: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Which detections matter in an area range, and how.
+
+    Returns:
+        int64 [M], the detections that count at any threshold, and int32 [M], bits 0-9 true positive at threshold t,
+        bits 10-19 false positive at t.
+    """
+    kept = np.empty(len(matched), np.int64)
+    bits = np.empty(len(matched), np.int32)
+    n = 0
+    for i in range(len(matched)):
+        hit = (matched[i] >> np.int64(THRESHOLDS * area)) & _ALL
+        counts = ~(ignored[i] >> np.int64(THRESHOLDS * area)) & _ALL
+        if counts:
+            kept[n] = i
+            bits[n] = (hit & counts) | ((~hit & counts) << THRESHOLDS)
+            n += 1
+    return kept[:n].copy(), bits[:n].copy()
+
+
+@compiled
+def reduce_lanes(
+    start: NDArray[np.int64],
+    image: NDArray[np.int32],
+    bits: NDArray[np.int32],
+    rank: NDArray[np.int32],
+    positives: NDArray[np.int32],
+    recall_thresholds: NDArray[np.float64],
+    weights: NDArray[np.int32],
+    average_precision: NDArray[np.float64],
+    average_recall: NDArray[np.float64],
+) -> None:
+    """Weighted precision and recall of one category under LANES weightings side by side.
+
+    Precision is wanted only at true positives, and most detections are false positives at every threshold: those are
+    summed up once for all thresholds. The rest is walked backwards from the totals, so that the envelope of the
+    precision and the recall thresholds that each true positive reaches come in one pass. A group of w copies of a
+    true positive has its highest precision at its last copy, so the group counts as one step.
+
+    Args:
+        start: int64 [5], first entry of each area range.
+        image: int32 [M], image of each entry.
+        bits: int32 [M], from `condense`.
+        rank: int32 [M].
+        positives: int32 [4, LANES], weighted ground truths.
+        recall_thresholds: float64 [101].
+        weights: int32 [images, LANES].
+        average_precision: float64 [10, 4, LANES], filled: the sum over 101 recall points (not their mean).
+        average_recall: float64 [10, 6, LANES], filled: area all with 1, 10, 100 detections; small, medium, large.
+    """
+    for a in range(AREAS):
+        first, last = start[a], start[a + 1]
+        special = 0
+        for i in range(first, last):
+            if bits[i] != _ALL << THRESHOLDS:
+                special += 1
+        before = np.empty((special, LANES), np.int32)  # false positives at every threshold that score higher
+        index = np.empty(special, np.int64)
+        running = np.zeros(LANES, np.int32)
+        hits = np.zeros((THRESHOLDS, LANES), np.int32)
+        misses = np.zeros((THRESHOLDS, LANES), np.int32)
+        few = np.zeros((THRESHOLDS, 2, LANES), np.int32)  # hits among the first 1 and 10 detections
+        s = 0
+        for i in range(first, last):
+            w = weights[image[i]]
+            if bits[i] == _ALL << THRESHOLDS:
+                for lane in range(LANES):
+                    running[lane] += w[lane]
+                continue
+            before[s] = running
+            index[s] = i
+            s += 1
+            for t in range(THRESHOLDS):
+                if (bits[i] >> t) & 1:
+                    for lane in range(LANES):
+                        hits[t, lane] += w[lane]
+                    if a == 0 and rank[i] < 10:
+                        for lane in range(LANES):
+                            few[t, 1, lane] += w[lane]
+                        if rank[i] < 1:
+                            for lane in range(LANES):
+                                few[t, 0, lane] += w[lane]
+                elif (bits[i] >> (THRESHOLDS + t)) & 1:
+                    for lane in range(LANES):
+                        misses[t, lane] += w[lane]
+        # smallest number of true positives that reaches each recall threshold, by exact comparison
+        needed = np.empty((LANES, RECALLS + 1), np.int32)
+        for lane in range(LANES):
+            total = positives[a, lane]
+            needed[lane, 0] = -1  # never above any count: stops the walk
+            for r in range(RECALLS):
+                guess = max(1, int(recall_thresholds[r] * total) - 1)
+                while guess / total < recall_thresholds[r] and guess <= total:
+                    guess += 1
+                needed[lane, r + 1] = guess
+        envelope = np.empty(LANES)
+        area_sum = np.empty(LANES)
+        pointer = np.empty(LANES, np.int64)
+        following = np.empty(LANES, np.int32)
+        for t in range(THRESHOLDS):
+            tp, fp = hits[t], misses[t]
+            for lane in range(LANES):
+                total = positives[a, lane]
+                column = 2 if a == 0 else 2 + a
+                average_recall[t, column, lane] = tp[lane] / total
+                if a == 0:
+                    average_recall[t, 0, lane] = few[t, 0, lane] / total
+                    average_recall[t, 1, lane] = few[t, 1, lane] / total
+                envelope[lane] = 0.0
+                area_sum[lane] = 0.0
+                p = RECALLS
+                while needed[lane, p] > tp[lane]:
+                    p -= 1
+                pointer[lane] = p
+                following[lane] = needed[lane, p]
+            for s in range(special - 1, -1, -1):
+                i = index[s]
+                if (bits[i] >> t) & 1:
+                    w = weights[image[i]]
+                    stepped = False
+                    for lane in range(LANES):
+                        value = tp[lane] / (fp[lane] + before[s, lane] + tp[lane] + _TINY)
+                        envelope[lane] = max(envelope[lane], value)
+                        tp[lane] -= w[lane]
+                        stepped |= following[lane] > tp[lane]
+                    if stepped:
+                        for lane in range(LANES):
+                            p = pointer[lane]
+                            while needed[lane, p] > tp[lane]:
+                                area_sum[lane] += envelope[lane]
+                                p -= 1
+                            pointer[lane] = p
+                            following[lane] = needed[lane, p]
+                elif (bits[i] >> (THRESHOLDS + t)) & 1:
+                    w = weights[image[i]]
+                    for lane in range(LANES):
+                        fp[lane] -= w[lane]
+            for lane in range(LANES):
+                average_precision[t, a, lane] = area_sum[lane]

@@ -1,0 +1,310 @@
+"""How sure a number is: bootstrap over images, and over training seeds where there are several.
+
+One mechanism serves every metric: a draw is a weight per image (how often it was drawn), a metric reduces its
+statistics under these weights. Copies of an image tie as one, so a draw never depends on how ties are broken.
+
+Claims are made from paired differences: both entries are reduced under the same draws, so what makes an image set
+hard or easy for both cancels. Sources: Efron and Tibshirani 1993, "An Introduction to the Bootstrap"; Davison and
+Hinkley 1997, "Bootstrap Methods and their Application", section 5.2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import HarnessError
+from harness.evaluation.metric import Result
+
+LEVEL = 0.95
+_BLOCK = 64  # draws held in memory at once
+_Z_LEVEL = 1.959964  # standard normal quantile of (1 + LEVEL) / 2
+_Z_POWER = 0.841621  # and of the power 0.8
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its interval.
+
+    Attributes:
+        estimate: The number itself.
+        low: Lower end; NaN where the number is undefined.
+        high: Upper end.
+        level: Nominal coverage.
+        method: How it was made.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+    method: str
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Two entries on the same images.
+
+    Attributes:
+        a: First entry's number, the mean over its seeds.
+        b: Second entry's.
+        difference: a - b.
+        interval: Percentile interval of the difference.
+        p_value: Two-sided, of "no difference": twice the smaller share of draws on one side of zero.
+        images: How many images.
+        seeds: Training seeds of the entry that has fewer.
+        paired_seeds: Whether both sides have the same number of seeds (more than one), compared position by position.
+        image_spread: Standard deviation of the difference over draws of images alone.
+        seed_spread: Standard error of the difference that comes from the training seeds; 0 for one seed.
+    """
+
+    a: float
+    b: float
+    difference: float
+    interval: Interval
+    p_value: float
+    images: int
+    seeds: int
+    paired_seeds: bool
+    image_spread: float = math.nan
+    seed_spread: float = 0.0
+
+
+def draw_weights(images: int, draws: int, seed: int) -> NDArray[np.int64]:
+    """How often each image is drawn, in each of many samples of as many images with replacement.
+
+    Args:
+        images: N.
+        draws: D.
+        seed: The same seed gives the same draws; draw d does not depend on D.
+
+    Returns:
+        int64 [D, N], rows sum to N.
+    """
+    blocks = list(_blocks(images, draws, seed))
+    return np.concatenate(blocks) if blocks else np.empty((0, images), dtype=np.int64)
+
+
+def single_interval(result: Result, draws: int = 1000, seed: int = 0) -> Interval:
+    """95% interval of one set of predictions' headline number.
+
+    The estimand is the number's expectation over image sets of this size from the same source, for this very model:
+    what a fresh benchmark of as many images would show on average. A number like mAP is biased by the size of the set,
+    and resampling adds that bias once more, so that plain percentiles cover far less than they say. Here the draws are
+    centred on the estimate before they are reflected about it (basic interval of the centred draws); ends are clipped
+    to [0, 1].
+
+    Args:
+        result: Statistics of one set of predictions.
+        draws: Bootstrap draws, at least 2.
+        seed: Of the draws.
+    """
+    return entry_interval([result], draws, seed)
+
+
+def entry_interval(results: Sequence[Result], draws: int = 1000, seed: int = 0) -> Interval:
+    """95% interval of an entry's headline number, the mean over its training seeds.
+
+    One seed: see `single_interval`; the interval is about these very weights. Several: a two-level bootstrap, about
+    the training recipe. Images are drawn with replacement, the same for all seeds; the seeds' level is drawn from
+    Student's t with their spread, because resampling three values themselves gives ten distinct means and intervals
+    that are far too short.
+
+    Args:
+        results: One result per training seed, on the same images.
+        draws: Bootstrap draws, at least 2.
+        seed: Of the draws.
+
+    Raises:
+        HarnessError: No results, or results of different metrics or images.
+    """
+    _check([*results], draws)
+    estimates, drawn = _reduce([list(results)], draws, seed)
+    estimate = float(estimates[0].mean())
+    spread, freedom = _seed_error([estimates[0]])
+    means = drawn[0].mean(axis=0)
+    deviations = means - _mean(means) + _seed_noise(spread, freedom, draws, seed)
+    low, high = _quantiles(-deviations)
+    method = "bootstrap over images, centred basic"
+    if len(results) > 1:
+        method = f"two-level bootstrap over images and {len(results)} seeds, centred basic"
+    return Interval(estimate, max(0.0, estimate + low), min(1.0, estimate + high), LEVEL, method)
+
+
+def paired_difference(a: Sequence[Result], b: Sequence[Result], draws: int = 1000, seed: int = 0) -> PairedDifference:
+    """Compare two entries on the same images under the same draws.
+
+    The interval is the percentile interval of the difference of headline numbers, which covers as it says because the
+    bias of either number cancels. With several seeds on both sides it is a two-level bootstrap as in `entry_interval`:
+    equal numbers of seeds are paired position by position (sort both by seed), so what a seed fixes for both, such as
+    the order of the data, cancels, too; unequal numbers are independent samples (Welch). One seed against several
+    takes the spread of the several for both. One against one says nothing about other seeds.
+
+    The p-value inverts the interval: twice the smaller share of draws at or beyond zero, counted with the estimate
+    itself among them, so that it is never 0 and two identical entries get 1. Correct families of them with `holm`.
+
+    Args:
+        a: First entry, one result per training seed.
+        b: Second entry, likewise.
+        draws: Bootstrap draws, at least 2.
+        seed: Of the draws.
+
+    Raises:
+        HarnessError: No results, or results of different metrics or images.
+    """
+    _check([*a, *b], draws, [len(a), len(b)])
+    estimates, drawn = _reduce([list(a), list(b)], draws, seed)
+    first, second = float(estimates[0].mean()), float(estimates[1].mean())
+    paired = len(a) == len(b) > 1
+    spread, freedom = _seed_error([estimates[0] - estimates[1]] if paired else estimates)
+    over_images = drawn[0].mean(axis=0) - drawn[1].mean(axis=0)
+    differences = over_images + _seed_noise(spread, freedom, draws, seed)
+    low, high = _quantiles(differences)
+    method = "paired bootstrap over images, percentile"
+    if max(len(a), len(b)) > 1:
+        seeds = f"{len(a)} paired" if paired else f"{len(a)} and {len(b)} unpaired"
+        method = f"paired two-level bootstrap over images and {seeds} seeds, percentile"
+    defined = over_images[np.isfinite(over_images)]
+    return PairedDifference(
+        first,
+        second,
+        first - second,
+        Interval(first - second, low, high, LEVEL, method),
+        _p_value(differences),
+        len(a[0].ids),
+        min(len(a), len(b)),
+        paired,
+        float(defined.std()) if len(defined) else math.nan,
+        spread,
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (Holm 1979): p-values that may be held against one level as a family.
+
+    Raises:
+        HarnessError: A p-value is not in [0, 1].
+    """
+    wrong = next((p for p in p_values if not 0 <= p <= 1), None)
+    if wrong is not None:
+        raise HarnessError(f"p_values: {wrong} is not in [0, 1]")
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda n: p_values[n])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted
+
+
+def images_needed(difference: PairedDifference) -> int | None:
+    """About how many images of the same kind would tell two entries apart with 80% power, if the difference is real.
+
+    The spread over images shrinks with the root of their number; the spread over training seeds does not.
+
+    Returns:
+        More than the present number of images; None if the interval already excludes zero, there is no difference, or
+        no number of images would do (more seeds might).
+    """
+    d, interval = difference.difference, difference.interval
+    if not (math.isfinite(d) and interval.low <= 0 <= interval.high):
+        return None
+    room = (d / (_Z_LEVEL + _Z_POWER)) ** 2 - difference.seed_spread**2
+    if not room > 0 or not difference.image_spread > 0:
+        return None
+    needed = difference.images * difference.image_spread**2 / room
+    return max(difference.images + 1, math.ceil(needed)) if needed < 1e12 else None
+
+
+def _blocks(images: int, draws: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    generator = np.random.default_rng(seed)
+    for start in range(0, draws, _BLOCK):
+        rows = [
+            np.bincount(generator.integers(0, images, images), minlength=images)
+            for _ in range(start, min(start + _BLOCK, draws))
+        ]
+        yield np.array(rows, dtype=np.int64).reshape(len(rows), images)
+
+
+def _check(results: Sequence[Result], draws: int, sides: Sequence[int] = ()) -> None:
+    if not results or 0 in sides:
+        raise HarnessError("resampling: no results were given; at least one per entry is required")
+    if draws < 2:
+        raise HarnessError(f"draws: {draws} is too few; an interval needs at least 2, and 1000 to be steady")
+    for other in results[1:]:
+        if other.metric != results[0].metric or other.version != results[0].version:
+            raise HarnessError(
+                f"resampling: metric {results[0].metric} version {results[0].version} cannot be compared with "
+                f"{other.metric} version {other.version}"
+            )
+        if not np.array_equal(other.ids, results[0].ids):
+            alone = np.setxor1d(other.ids, results[0].ids)[0]
+            raise HarnessError(
+                f"resampling: the results are not on the same images ({len(results[0].ids)} and {len(other.ids)}; "
+                f"{str(alone)!r} is in one only); score both on the same images"
+            )
+    if not len(results[0].ids):
+        raise HarnessError("resampling: the results hold no images")
+
+
+def _reduce(
+    sides: Sequence[Sequence[Result]], draws: int, seed: int
+) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+    """For each side the headline number of each seed [S], and the same for every draw [S, D], draws in common."""
+    images = len(sides[0][0].ids)
+    once = np.ones((1, images), dtype=np.int64)
+    estimates = [np.array([result.reduce_main(once)[0] for result in side]) for side in sides]
+    drawn = [np.empty((len(side), draws)) for side in sides]
+    start = 0
+    for weights in _blocks(images, draws, seed):
+        for values, side in zip(drawn, sides, strict=True):
+            for row, result in enumerate(side):
+                values[row, start : start + len(weights)] = result.reduce_main(weights)
+        start += len(weights)
+    return estimates, drawn
+
+
+def _seed_error(groups: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """Standard error over training seeds of a mean, or of a difference of two means, and its degrees of freedom."""
+    if max(map(len, groups)) < 2:
+        return 0.0, math.inf
+    known = {n: float(group.var(ddof=1)) for n, group in enumerate(groups) if len(group) > 1}
+    if len(known) < len(groups):  # one seed only on one side: the other side's spread has to serve for both
+        (variance,) = known.values()
+        return math.sqrt(variance * sum(1 / len(g) for g in groups)), float(max(map(len, groups)) - 1)
+    errors = [known[n] / len(group) for n, group in enumerate(groups)]
+    total = sum(errors)
+    if not total > 0:
+        return 0.0, math.inf
+    # Welch and Satterthwaite; for one group this is its size - 1
+    freedom = total**2 / sum(e**2 / (len(group) - 1) for e, group in zip(errors, groups, strict=True))
+    return math.sqrt(total), freedom
+
+
+def _seed_noise(spread: float, freedom: float, draws: int, seed: int) -> NDArray[np.float64]:
+    if not spread > 0:
+        return np.zeros(draws)
+    generator = np.random.default_rng([seed, 1])  # a stream of its own: the images' draws stay the same
+    return spread * generator.standard_t(freedom, draws)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    defined = values[np.isfinite(values)]
+    return float(defined.mean()) if len(defined) else math.nan
+
+
+def _quantiles(values: NDArray[np.float64]) -> tuple[float, float]:
+    defined = values[np.isfinite(values)]  # a draw can leave a number undefined
+    if not len(defined):
+        return math.nan, math.nan
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _p_value(differences: NDArray[np.float64]) -> float:
+    defined = differences[np.isfinite(differences)]
+    smaller = min(np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0))
+    return min(1.0, 2 * (1 + smaller) / (1 + len(defined)))

@@ -1,0 +1,34 @@
+"""Classification head: a linear layer on the pooled feature."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.data.batches import ClassificationBatch
+from harness.models.config import ClassificationHeadConfig
+from harness.models.features import Features, FeatureShape
+
+
+class ClassificationHead(nn.Module):
+    """Cross-entropy over C classes.
+
+    Args:
+        config: Options.
+        shape: Feature sizes.
+        classes: C.
+    """
+
+    def __init__(self, config: ClassificationHeadConfig, shape: FeatureShape, classes: int) -> None:
+        super().__init__()
+        self.label_smoothing = config.label_smoothing
+        self.dropout = nn.Dropout(config.dropout)
+        self.linear = nn.Linear(shape.pooled_width, classes)
+
+    def loss(self, features: Features, batch: ClassificationBatch) -> Tensor:
+        """Mean cross-entropy, a scalar."""
+        return F.cross_entropy(self.predict(features, batch), batch.labels, label_smoothing=self.label_smoothing)
+
+    def predict(self, features: Features, batch: ClassificationBatch) -> Tensor:
+        """Logits, float [B, C]."""
+        return self.linear(self.dropout(features.pooled))

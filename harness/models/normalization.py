@@ -1,0 +1,41 @@
+"""Batch-norm statistics of their own for each task, under the same affine weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+class TaskStatistics:
+    """Gives every batch norm inside a module one set of running statistics per task.
+
+    A network that is normalised by each task's own batches in training but by their mixture in evaluation sees inputs
+    that it was never trained on as soon as the tasks' images differ (domain-specific batch norm; Chang 2019).
+
+    Args:
+        module: Its batch norms, of any subclass, are changed in place.
+        tasks: Task names, in a fixed order.
+    """
+
+    def __init__(self, module: nn.Module, tasks: Sequence[str]) -> None:
+        self._index = {task: index for index, task in enumerate(tasks)}
+        self._norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        for norm in self._norms:
+            for name in _STATISTICS:
+                value = getattr(norm, name)
+                for index in range(len(tasks)):
+                    norm.register_buffer(f"{name}_{index}", value.clone())
+                # The plain name becomes an alias of the current task's buffer, so it is not saved on its own.
+                norm.register_buffer(name, value, persistent=False)
+        self.select(tasks[0])
+
+    def select(self, task: str) -> None:
+        """Use `task`'s statistics from now on. Batch norms update them in place."""
+        index = self._index[task]
+        for norm in self._norms:
+            for name in _STATISTICS:
+                norm._buffers[name] = norm._buffers[f"{name}_{index}"]

@@ -1,0 +1,34 @@
+"""A backbone and the feature pyramid on top of it."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+
+from harness.models.backbones import BACKBONES
+from harness.models.config import ModelConfig
+from harness.models.features import Features, FeatureShape
+from harness.models.placeholders import TokenStream
+from harness.registry import look_up
+
+
+class Trunk(nn.Module):
+    """Images to features.
+
+    Args:
+        config: The model section.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        backbone = look_up(BACKBONES, config.backbone.library, "backbone library")
+        self.backbone = backbone(config.backbone, config.neck.strides, config.placeholders.stages)
+        channels = [self.backbone.channels[stride] for stride in config.neck.strides]
+        self.neck = FeaturePyramidNetwork(channels, config.neck.channels)
+        self.shape = FeatureShape(config.neck.strides, config.neck.channels, self.backbone.pooled_width)
+
+    def forward(self, images: Tensor, stream: TokenStream | None) -> Features:
+        """Encode uint8 [B, 3, H, W] images."""
+        encoded = self.backbone(images, stream)
+        levels = self.neck({str(stride): level for stride, level in encoded.maps.items()})
+        return Features({int(stride): level for stride, level in levels.items()}, encoded.pooled, stream)

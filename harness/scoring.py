@@ -1,0 +1,119 @@
+"""The one scoring path: predictions in a task's official format and the card's ground truth become statistics."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness import provenance
+from harness.board.records import Protocol, Provenance, Record, TaskResult, hash_arrays, write_record
+from harness.cards import load_card
+from harness.data import open_split
+from harness.data.samples import Adapter
+from harness.errors import HarnessError
+from harness.evaluation import classification, detection, segmentation, vqa
+from harness.evaluation.metric import Result
+from harness.evaluation.predictions import read_classification
+
+
+def score(adapter: Adapter, predictions: Path) -> Result:
+    """Score predictions in the official format of the adapter's task.
+
+    Args:
+        adapter: The split that was predicted.
+        predictions: COCO results JSON, VQA results JSON, classification CSV or NPZ, folder or zip of label-id PNGs.
+
+    Returns:
+        Per-image statistics and the numbers that follow.
+
+    Raises:
+        HarnessError: The predictions are not valid or not complete; the message names the place and the mend.
+    """
+    card, split = adapter.card, adapter.split
+    if adapter.task == "classification":
+        scores = read_classification(predictions, adapter.ids, len(adapter.classes))
+        return classification.evaluate(adapter.labels, scores, adapter.ids, adapter.classes)  # type: ignore[attr-defined]
+    if adapter.task == "detection":
+        annotations = card.path(split, "annotations")
+        return detection.evaluate(annotations, predictions, [int(image) for image in adapter.ids])
+    if adapter.task == "segmentation":
+        label_map = segmentation.LabelMap.of(card.classes)
+        return segmentation.evaluate(adapter.ground_truth_files(), predictions, label_map, adapter.ids)
+    questions, annotations = card.path(split, "questions"), card.path(split, "annotations")
+    return vqa.evaluate(questions, annotations, predictions, [int(image) for image in adapter.ids])
+
+
+def task_result(
+    adapter: Adapter, result: Result, predictions: Path, preprocessing: Mapping[str, Any] | None = None
+) -> TaskResult:
+    """A task's part of a record.
+
+    Args:
+        adapter: The split that was predicted.
+        result: Its score.
+        predictions: The file that was scored.
+        preprocessing: What was done to each image before the network.
+    """
+    return TaskResult(
+        task=adapter.task,
+        protocol=Protocol(
+            card=adapter.card.name,
+            card_version=adapter.card.version,
+            split=adapter.split,
+            images=adapter.image_list_hash(),
+            annotations=adapter.annotation_hash(),
+            metric=result.metric,
+            metric_version=result.version,
+        ),
+        main=result.main,
+        metrics=dict(result.reduce()),
+        per_class=dict(result.per_class()),
+        images=len(result.ids),
+        statistics=hash_arrays(result.statistics),
+        predictions=_hash(predictions),
+        preprocessing=dict(preprocessing or {}),
+    )
+
+
+def record_predictions(
+    card_name: str, predictions: Path, name: str, seed: int, board: Path, limit: int | None = None
+) -> Record:
+    """Score a stranger's predictions and store them as a record.
+
+    Raises:
+        HarnessError: The card, its data or the predictions are not valid; nothing is stored.
+    """
+    card = load_card(card_name)
+    adapter = open_split(card, card.evaluation_split, limit)
+    if not predictions.exists():
+        raise HarnessError(f"{predictions}: no such file or folder")
+    result = score(adapter, predictions)
+    task = task_result(adapter, result, predictions)
+    reasons = [f"limited to {limit} images"] if limit is not None else []
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    record = Record(
+        name=name,
+        fingerprint=hashlib.sha256(f"{card.name}\0{name}".encode()).hexdigest()[:12],
+        seed=seed,
+        tasks={card.name: task},
+        provenance=Provenance(version=provenance.version(), started=now, finished=now),
+        trust="rescored",
+        rankable=not reasons,
+        unrankable_because=reasons,
+    )
+    write_record(board, record, {card.name: result.statistics})
+    return record
+
+
+def _hash(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's file names and contents in order."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(file.read_bytes()).digest() if path.is_dir() else file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,165 @@
+"""The submission: one YAML file that describes a model, its tasks, its training and its evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+from pydantic import Field, field_validator, model_validator
+
+from harness.cards import DatasetCard, load_card
+from harness.data.config import TaskConfig
+from harness.documents import Section, load_yaml, parse, parse_yaml
+from harness.errors import HarnessError, suggestion
+from harness.models.config import ModelConfig
+from harness.models.sharing import SHARING
+from harness.training.balancing import BALANCING
+from harness.training.config import EvaluationConfig, TrackingConfig, TrainingConfig
+from harness.training.regimes import REGIMES
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Submission(Section):
+    """A model, what it is trained on and how.
+
+    Attributes:
+        name: The entry's name on the board.
+        description: One line for readers of the board.
+        model: The network.
+        tasks: The tasks that it learns together.
+        training: The recipe.
+        evaluation: The scoring.
+        seeds: Each seed is one run and one record.
+        tracking: Experiment tracking.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    description: str = Field(default="", max_length=500)
+    model: ModelConfig
+    tasks: tuple[TaskConfig, ...] = Field(min_length=1)
+    training: TrainingConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
+    tracking: TrackingConfig = TrackingConfig()
+
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"seeds: {list(seeds)} names a seed twice")
+        return seeds
+
+    @model_validator(mode="after")
+    def _known_names(self) -> Submission:
+        for field, value, known, listing in (
+            ("model.sharing.name", self.model.sharing.name, SHARING, "sharing"),
+            ("training.balancing.name", self.training.balancing.name, BALANCING, "balancing"),
+            ("training.regime.name", self.training.regime.name, REGIMES, "regimes"),
+        ):
+            if value not in known:
+                raise ValueError(f"{field}: {value!r} is unknown{suggestion(value, known, f'harness ls {listing}')}")
+        names = [task.dataset for task in self.tasks]
+        if len(set(names)) < len(names):
+            raise ValueError("tasks: a dataset is named twice")
+        if self.training.balancing.name != "manual":
+            for task in self.tasks:
+                if task.weight != 1.0:
+                    raise ValueError(
+                        f"tasks: {task.dataset} has weight {task.weight}, which only"
+                        " training.balancing: {name: manual} uses"
+                    )
+        return self
+
+    def cards(self) -> dict[str, DatasetCard]:
+        """The dataset card of each task, in order.
+
+        Raises:
+            HarnessError: A card does not exist or is not valid.
+        """
+        return {task.dataset: load_card(task.dataset) for task in self.tasks}
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole submission with every default written out, as plain JSON values."""
+        return self.model_dump(mode="json")
+
+    def fingerprint(self) -> str:
+        """12 hex digits that change with anything that a run's result depends on.
+
+        Name, description, seeds and tracking are left out: they do not change a run. So are the intervals of logging
+        and checkpoints, and the number of loader processes.
+        """
+        content = self.resolved()
+        for key in ("name", "description", "seeds", "tracking"):
+            del content[key]
+        for key in ("checkpoint_every", "workers"):
+            del content["training"][key]
+        content["cards"] = {name: card.model_dump(mode="json") for name, card in self.cards().items()}
+        for card in content["cards"].values():
+            for key in ("root", "title", "license", "homepage", "how_to_get", "citation", "redistributable"):
+                del card[key]
+        canonical = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(canonical).hexdigest()[:12]
+
+
+def load_submission(path: Path, overrides: Sequence[str] = ()) -> Submission:
+    """Read a submission.
+
+    Args:
+        path: The YAML file.
+        overrides: ``a.b=value`` texts that replace values of the file, as ``--set`` gives them.
+
+    Raises:
+        HarnessError: The file or an override is not valid; the message names file, field and value.
+    """
+    data = load_yaml(path)
+    for override in overrides:
+        _apply(data, override)
+    return parse(Submission, data, str(path))
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    """Set ``a.b.0.c=value`` in nested mappings and lists; the value is read as YAML."""
+    key, separator, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise HarnessError(f"--set {override!r}: write it as key.subkey=value, e.g. --set training.steps=100")
+    value = parse_yaml(f"value: {text}", f"--set {override!r}").get("value")
+    target: Any = data
+    for position, part in enumerate(parts):
+        last = position == len(parts) - 1
+        if isinstance(target, list):
+            if not part.isdigit() or int(part) >= len(target):
+                raise HarnessError(
+                    f"--set {override!r}: {part!r} is not an index into the {len(target)} items of"
+                    f" {'.'.join(parts[:position])}"
+                )
+            index: Any = int(part)
+        elif isinstance(target, dict):
+            index = part
+            if not last and not isinstance(target.get(part), (dict, list)):
+                target[part] = {}
+        else:
+            raise HarnessError(f"--set {override!r}: {'.'.join(parts[:position])} has no keys")
+        if last:
+            target[index] = value
+        else:
+            target = target[index]
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a submission, for editors; committed as ``docs/submission.schema.json``."""
+    schema = Submission.model_json_schema()
+    # An image size may also be one number.
+    size = schema["$defs"]["TaskConfig"]["properties"]["image_size"]
+    schema["$defs"]["TaskConfig"]["properties"]["image_size"] = {
+        "anyOf": [size, {"type": "integer", "minimum": 16, "maximum": 4096}],
+        "title": "Image Size",
+    }
+    precision = schema["$defs"]["TrainingConfig"]["properties"]["precision"]
+    precision["enum"] = [*precision["enum"], 32, 16]
+    del precision["type"]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -1,0 +1,60 @@
+"""Boards and comparisons on a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.board.compare import Comparison
+from harness.board.tables import rows
+from harness.board.text import safe_terminal as safe_terminal
+
+
+def print_board(board: Path, console: Console, names: set[str] | None = None) -> None:
+    """Print the tables of a board that has just been written.
+
+    Args:
+        board: The board's folder.
+        console: Where to.
+        names: Print only tables that hold one of these entries.
+    """
+    document = orjson.loads((board / "board.json").read_bytes())
+    for title, header, body in rows(document):
+        if names is not None and not any(cell.split("@")[0] in names for row in body for cell in row):
+            continue
+        table = Table(title=Text(title), title_justify="left")
+        for index, column in enumerate(header):
+            table.add_column(Text(column), overflow="fold", justify="left" if index in (0, 1) else "right")
+        for row in body:
+            table.add_row(*(Text(cell) for cell in row))
+        console.print(table)
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print both values, the paired difference and a verdict for every task."""
+    table = Table(
+        title=Text(f"{safe_terminal(comparison.a)} against {safe_terminal(comparison.b)}"), title_justify="left"
+    )
+    for index, column in enumerate(("task", "A", "B", "A - B", "95% interval", "p (Holm)")):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    for task in comparison.tasks:
+        paired = task.paired
+        style = "" if task.p_holm >= 0.05 else "green" if paired.difference > 0 else "red"
+        table.add_row(
+            Text(f"{safe_terminal(task.card)} ({safe_terminal(task.main)})"),
+            f"{100 * task.a.value:.2f}",
+            f"{100 * task.b.value:.2f}",
+            Text(f"{100 * paired.difference:+.2f}", style=style),
+            Text(f"[{100 * paired.low:+.2f}, {100 * paired.high:+.2f}]"),
+            f"{task.p_holm:.3f}",
+        )
+    console.print(table)
+    if comparison.delta_m is not None:
+        delta = comparison.delta_m
+        console.print(f"delta m: {delta.value:+.2f}% [{delta.low:+.2f}, {delta.high:+.2f}]", markup=False)
+    for sentence in comparison.verdict:
+        console.print(safe_terminal(sentence), markup=False, highlight=False)

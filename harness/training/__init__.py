@@ -1,0 +1,1 @@
+"""Training: one loop, regimes, loss balancing, checkpoints."""

@@ -1,0 +1,6 @@
+"""Loss balancing: how the tasks' losses become one. One short file each, one line here."""
+
+BALANCING: dict[str, str] = {
+    "equal": "harness.training.balancing.weighted:Equal",
+    "manual": "harness.training.balancing.weighted:Manual",
+}

@@ -1,0 +1,46 @@
+"""What a network costs to run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.data.batches import VqaBatch
+from harness.data.loading import TaskData, collate
+from harness.models.network import MultiTaskNetwork
+
+
+def macs_per_image(network: MultiTaskNetwork, name: str, data: TaskData) -> int:
+    """Multiply-accumulates of one task's prediction for one image (VQA: and one question).
+
+    Counted by torch's FlopCounterMode over matrix products, convolutions and attention of a real forward pass, two
+    floating-point operations to one multiply-accumulate. Element-wise work is not counted, as is customary.
+
+    Args:
+        network: In any mode, on any device; left as it was.
+        name: The task's dataset name.
+        data: The split to take the image from.
+    """
+    batch = collate([data[(-1, 0)]])
+    if isinstance(batch, VqaBatch):
+        one = slice(0, 1)
+        batch = replace(
+            batch,
+            question_ids=batch.question_ids[one],
+            image_index=batch.image_index[one],
+            words=batch.words[one],
+            targets=batch.targets[one],
+        )
+    training = network.training
+    device = next(network.parameters()).device
+    state = torch.get_rng_state()
+    network.eval()
+    try:
+        with FlopCounterMode(display=False) as counter:
+            network.predict(name, batch.to(device))
+    finally:
+        network.train(training)
+        torch.set_rng_state(state)
+    return int(counter.get_total_flops()) // 2

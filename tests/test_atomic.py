@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.atomic import directory, json_bytes, write_bytes, write_json
+from harness.errors import HarnessError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_writing_makes_parents_replaces_content_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.bin"
+    write_bytes(path, b"old")
+    write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert names(path.parent) == ["b.bin"]
+
+
+def test_a_written_file_has_the_permissions_that_any_new_file_has(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"")
+    write_bytes(tmp_path / "atomic", b"")
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_json_depends_on_content_only_and_ends_with_a_newline(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": [1], "a": "ä"})
+    assert (tmp_path / "a.json").read_text() == '{\n  "a": "ä",\n  "b": [\n    1\n  ]\n}\n'
+    assert json_bytes({"x": 1, "y": 2}) == json_bytes({"y": 2, "x": 1})
+
+
+def test_a_write_that_the_system_refuses_is_one_sentence_and_keeps_the_old_content(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    script = (
+        "import resource, signal, sys, pathlib\n"
+        "from harness.atomic import write_bytes\n"
+        "from harness.errors import HarnessError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n    write_bytes(pathlib.Path(sys.argv[1]), bytes(5000))\n"
+        "except HarnessError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{path}: cannot be written (")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_folder_appears_with_all_its_files(tmp_path: Path) -> None:
+    with directory(tmp_path / "a" / "folder") as building:
+        (building / "one").write_text("1")
+        assert not (tmp_path / "a" / "folder").exists()
+        (building / "two").write_text("2")
+    assert names(tmp_path / "a" / "folder") == ["one", "two"]
+    assert names(tmp_path / "a") == ["folder"]
+
+
+def test_a_folder_whose_making_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"), directory(tmp_path / "folder") as building:
+        (building / "one").write_bytes((tmp_path / "nowhere").read_bytes())
+    assert names(tmp_path) == []
+
+
+def test_an_identical_folder_stays_and_another_gives_way_only_when_asked(tmp_path: Path) -> None:
+    def make(text: str, replace: bool = False) -> None:
+        with directory(tmp_path / "folder", replace=replace) as building:
+            (building / "file").write_text(text)
+
+    make("old")
+    before = (tmp_path / "folder").stat().st_ino
+    make("old", replace=True)
+    assert (tmp_path / "folder").stat().st_ino == before
+    with pytest.raises(HarnessError, match="exists already with other content"):
+        make("new")
+    assert (tmp_path / "folder" / "file").read_text() == "old"
+    make("new", replace=True)
+    assert (tmp_path / "folder" / "file").read_text() == "new"
+    assert names(tmp_path) == ["folder"]
+
+
+def test_a_file_in_a_folders_place_is_not_destroyed_unasked(tmp_path: Path) -> None:
+    (tmp_path / "folder").write_text("a file")
+    with pytest.raises(HarnessError, match="exists already"), directory(tmp_path / "folder") as building:
+        (building / "file").write_text("x")
+    assert (tmp_path / "folder").read_text() == "a file"
+
+
+def test_a_killed_writer_leaves_the_old_content_or_the_new_never_half(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    script = (
+        "import itertools, sys, pathlib\n"
+        "from harness.atomic import write_bytes\n"
+        "for n in itertools.count():\n    write_bytes(pathlib.Path(sys.argv[1]), bytes([n % 2]) * 200_000)\n"
+    )
+    for wait in (0.001, 0.007, 0.012):
+        path.unlink(missing_ok=True)
+        writer = subprocess.Popen([sys.executable, "-c", script, str(path)])
+        try:
+            deadline = time.monotonic() + 60
+            while not path.exists() and time.monotonic() < deadline:
+                time.sleep(0.001)
+            time.sleep(wait)
+        finally:
+            os.kill(writer.pid, signal.SIGKILL)
+            writer.wait()
+        assert path.read_bytes() in (bytes(200_000), b"\x01" * 200_000)
