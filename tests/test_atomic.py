@@ -65,8 +65,8 @@ def test_a_folder_appears_with_all_its_files(tmp_path: Path) -> None:
 
 
 def test_a_folder_whose_making_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere"), directory(tmp_path / "folder") as building:
-        (building / "one").write_bytes((tmp_path / "nowhere").read_bytes())
+    with pytest.raises(ValueError, match="null"), directory(tmp_path / "folder") as building:
+        ((building / "one").write_text("1"), (building / "\0").write_text("2"))
     assert names(tmp_path) == []
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,7 +105,7 @@ class Evidence:
         self._used: dict[str, Any] = {}
         self._results: dict[str, dict[str, Result]] = {}
         self._content: dict[str, str] = {}
-        self._drawn: dict[tuple[str, str], dict[bytes, NDArray[np.float64]]] = defaultdict(dict)
+        self._drawn: dict[tuple[str, str], dict[tuple[int, ...], NDArray[np.float64]]] = defaultdict(dict)
 
     def estimate(self, records: Sequence[Record], card: str) -> Estimate:
         """An entry's headline number on a card, with its interval.
@@ -211,22 +212,29 @@ class Evidence:
         return self._content[record.id]
 
 
-def _remember(result: Result, drawn: dict[bytes, NDArray[np.float64]]) -> Result:
+def _remember(result: Result, drawn: dict[tuple[int, ...], NDArray[np.float64]]) -> Result:
     """Let a result reduce each weighting once.
 
     All resampling of a board draws the same images, so that an entry is reduced once for all its comparisons instead
-    of once in each.
+    of once in each. Weightings are told apart by a 64-bit universal hash (multiply by fixed random numbers and add,
+    modulo 2^64), which costs a twentieth of a cryptographic one: nobody but the bootstrap chooses them.
     """
     reduce_main = result.reduce_main
 
     def remembered(weights: NDArray[np.int64]) -> NDArray[np.float64]:
-        key = hashlib.blake2b(weights.tobytes(), digest_size=16).digest() + str(weights.shape).encode()
+        key = (*weights.shape, int(weights.ravel() @ _multipliers(weights.size)))
         if key not in drawn:
             drawn[key] = reduce_main(weights)
         return drawn[key]
 
     result.reduce_main = remembered  # type: ignore[method-assign]
     return result
+
+
+@lru_cache(maxsize=16)
+def _multipliers(size: int) -> NDArray[np.int64]:
+    limits = np.iinfo(np.int64)
+    return np.random.default_rng(size).integers(limits.min, limits.max, size, dtype=np.int64, endpoint=True)
 
 
 def _load(board: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from harness.evaluation.jit import compiled
 
 AREAS, THRESHOLDS, RECALLS = 4, 10, 101
-LANES = 16  # weightings reduced side by side: one cache line of 32-bit counts
+LANES = 64  # weightings reduced side by side; measured best of 8 to 64
 _ALL = (1 << THRESHOLDS) - 1
 _TINY = float(np.spacing(1.0))
 
@@ -194,6 +194,23 @@ def condense(
 
 
 @compiled
+def count_positives(
+    image: NDArray[np.int32],
+    category: NDArray[np.int32],
+    count: NDArray[np.int32],
+    weights: NDArray[np.int32],
+    positives: NDArray[np.int32],
+) -> None:
+    """Weighted ground truths: add ``count[g, a] * weights[image[g]]`` to ``positives[category[g], a]`` [LANES]."""
+    for g in range(len(image)):
+        w = weights[image[g]]
+        for a in range(AREAS):
+            if count[g, a]:
+                for lane in range(LANES):
+                    positives[category[g], a, lane] += count[g, a] * w[lane]
+
+
+@compiled
 def reduce_lanes(
     start: NDArray[np.int64],
     image: NDArray[np.int32],
@@ -258,57 +275,59 @@ def reduce_lanes(
                 elif (bits[i] >> (THRESHOLDS + t)) & 1:
                     for lane in range(LANES):
                         misses[t, lane] += w[lane]
-        # smallest number of true positives that reaches each recall threshold, by exact comparison
-        needed = np.empty((LANES, RECALLS + 1), np.int32)
-        for lane in range(LANES):
-            total = positives[a, lane]
-            needed[lane, 0] = -1  # never above any count: stops the walk
-            for r in range(RECALLS):
-                guess = max(1, int(recall_thresholds[r] * total) - 1)
-                while guess / total < recall_thresholds[r] and guess <= total:
-                    guess += 1
-                needed[lane, r + 1] = guess
+        steps = _recalls_reached(positives[a], recall_thresholds)
         envelope = np.empty(LANES)
-        area_sum = np.empty(LANES)
-        pointer = np.empty(LANES, np.int64)
-        following = np.empty(LANES, np.int32)
+        points = np.empty(LANES)
+        reached = np.empty(LANES, np.int64)
+        left = np.empty(LANES, np.int64)
         for t in range(THRESHOLDS):
-            tp, fp = hits[t], misses[t]
+            tp, fp = hits[t].astype(np.float64), misses[t].astype(np.float64)
             for lane in range(LANES):
                 total = positives[a, lane]
-                column = 2 if a == 0 else 2 + a
-                average_recall[t, column, lane] = tp[lane] / total
+                average_recall[t, 2 if a == 0 else 2 + a, lane] = tp[lane] / total
                 if a == 0:
                     average_recall[t, 0, lane] = few[t, 0, lane] / total
                     average_recall[t, 1, lane] = few[t, 1, lane] / total
                 envelope[lane] = 0.0
-                area_sum[lane] = 0.0
-                p = RECALLS
-                while needed[lane, p] > tp[lane]:
-                    p -= 1
-                pointer[lane] = p
-                following[lane] = needed[lane, p]
+                points[lane] = 0.0
+                reached[lane] = steps[lane, hits[t, lane]]
             for s in range(special - 1, -1, -1):
                 i = index[s]
+                w = weights[image[i]]
                 if (bits[i] >> t) & 1:
-                    w = weights[image[i]]
-                    stepped = False
                     for lane in range(LANES):
                         value = tp[lane] / (fp[lane] + before[s, lane] + tp[lane] + _TINY)
                         envelope[lane] = max(envelope[lane], value)
                         tp[lane] -= w[lane]
-                        stepped |= following[lane] > tp[lane]
-                    if stepped:
-                        for lane in range(LANES):
-                            p = pointer[lane]
-                            while needed[lane, p] > tp[lane]:
-                                area_sum[lane] += envelope[lane]
-                                p -= 1
-                            pointer[lane] = p
-                            following[lane] = needed[lane, p]
+                        left[lane] = np.int64(np.int32(tp[lane]))
+                    for lane in range(LANES):
+                        remaining = steps[lane, left[lane]]
+                        points[lane] += envelope[lane] * (reached[lane] - remaining)
+                        reached[lane] = remaining
                 elif (bits[i] >> (THRESHOLDS + t)) & 1:
-                    w = weights[image[i]]
                     for lane in range(LANES):
                         fp[lane] -= w[lane]
             for lane in range(LANES):
-                average_precision[t, a, lane] = area_sum[lane]
+                average_precision[t, a, lane] = points[lane]
+
+
+@compiled
+def _recalls_reached(positives: NDArray[np.int32], recall_thresholds: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """How many recall thresholds a number of true positives reaches, by the comparison that COCOeval makes.
+
+    Args:
+        positives: int32 [LANES].
+        recall_thresholds: float64 [101].
+
+    Returns:
+        uint8 [LANES, max(positives) + 1]; 0 for no true positive, although the first threshold is 0: the precision
+        there is the envelope's at the first true positive.
+    """
+    steps = np.zeros((LANES, positives.max() + 1), np.uint8)
+    for lane in range(LANES):
+        total, r = positives[lane], 0
+        for tp in range(1, total + 1):
+            while r < RECALLS and tp / total >= recall_thresholds[r]:
+                r += 1
+            steps[lane, tp] = r
+    return steps

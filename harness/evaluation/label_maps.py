@@ -102,6 +102,28 @@ class LabelMaps:
         return _decode(io.BytesIO(data), self.path(frame), shape)
 
 
+TRUTH_ENDING = "_gtFine_labelIds.png"
+
+
+def find_truth(folder: Path) -> dict[str, Path]:
+    """The ground truth's label maps by frame: ``<frame>_gtFine_labelIds.png`` in any subfolder.
+
+    Raises:
+        HarnessError: There is none, or a frame has two.
+    """
+    if not folder.is_dir():
+        raise HarnessError(f"{folder}: no such folder of label maps")
+    found: dict[str, Path] = {}
+    for name in _walk(folder, TRUTH_ENDING):
+        frame = PurePosixPath(name).name.removesuffix(TRUTH_ENDING)
+        if frame in found:
+            raise HarnessError(f"{folder / name}: a second label map of {frame!r} beside {found[frame]}; leave one")
+        found[frame] = folder / name
+    if not found:
+        raise HarnessError(f"{folder}: has no file whose name ends in {TRUTH_ENDING}")
+    return found
+
+
 def read_png(path: Path, modes: tuple[str, ...], shape: tuple[int, ...] | None = None) -> NDArray[Any]:
     """Decode one single-channel PNG of one of the given Pillow modes. Raises HarnessError naming the file."""
     return _decode(path, str(path), shape, modes)

@@ -21,7 +21,7 @@ from harness.errors import HarnessError
 from harness.evaluation.metric import Result
 
 LEVEL = 0.95
-_BLOCK = 64  # draws held in memory at once
+_BLOCK = 128  # draws held in memory at once
 _Z_LEVEL = 1.959964  # standard normal quantile of (1 + LEVEL) / 2
 _Z_POWER = 0.841621  # and of the power 0.8
 

@@ -49,6 +49,10 @@ class Attention(nn.Module):
         self.query_norm = nn.LayerNorm(width // heads)
         self.key_norm = nn.LayerNorm(width // heads)
         self.out = nn.Linear(width, width)
+        # Every residual branch starts at zero (Goyal 2017 §5.1, Bachlechner 2021): tokens first pass unchanged and mix
+        # once that helps. Otherwise random mixtures hide from the layers above which word is which.
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, context: Tensor, padding: Tensor | None = None) -> Tensor:
         """Add to `x` what it reads from `context`.
@@ -77,9 +81,10 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-        )
+        last = nn.Linear(2 * width, width)
+        nn.init.zeros_(last.weight)  # as in Attention
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float [B, N, width] to the same shape."""

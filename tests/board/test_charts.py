@@ -22,13 +22,19 @@ def coordinates(svg: str) -> list[float]:
 
 
 @given(ANY, ANY, ANY, ANY, ANY)
-def test_bars_stay_inside_their_drawing_whatever_a_record_says(a: float, b: float, c: float, d: float, e: float) -> None:
+def test_bars_stay_inside_their_drawing_whatever_a_record_says(
+    a: float, b: float, c: float, d: float, e: float
+) -> None:
     for svg in (interval_bar(a, b, c, (min(d, e), max(d, e))), forest_bar(a, b, c, abs(d), clear=True)):
         assert all(-1 <= number <= 151 for number in coordinates(svg))
 
 
-@given(TEXT, st.dictionaries(st.integers(0, 9), st.lists(st.tuples(st.integers(0, 2**62), st.none() | ANY)), max_size=3))
-def test_learning_curves_stay_inside_their_drawing(name: str, curves: dict[int, list[tuple[int, float | None]]]) -> None:
+@given(
+    TEXT, st.dictionaries(st.integers(0, 9), st.lists(st.tuples(st.integers(0, 2**62), st.none() | ANY)), max_size=3)
+)
+def test_learning_curves_stay_inside_their_drawing(
+    name: str, curves: dict[int, list[tuple[int, float | None]]]
+) -> None:
     assert all(0 <= number <= 260 for number in coordinates(line_plot(name, curves)))
 
 

@@ -242,9 +242,7 @@ def test_an_empty_board_says_how_to_begin(tmp_path: Path) -> None:
     assert "harness submit" in markdown(document)
 
 
-def test_pairs_are_made_of_the_first_entries_only(
-    builder: Any, right: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pairs_are_made_of_the_first_entries_only(builder: Any, right: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "PAIRED_ENTRIES", 3)
     for n in range(5):
         builder.add(f"e{n}", {"one": right(10 + 15 * n, 100)})
