@@ -22,7 +22,7 @@ def ensure_shapes(reporter: Reporter) -> Path:
     if shapes.is_complete(root):
         return root
     reporter.say(f"drawing the embedded suite into {root}")
-    with reporter.bar("drawing scenes", sum(shapes.SIZES.values())) as bar:
+    with reporter.bar("drawing scenes", sum(shapes.DEFAULT_SIZES.values())) as bar:
         done = 0
 
         def progress(drawn: int, total: int) -> None:

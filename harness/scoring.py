@@ -15,6 +15,7 @@ from harness.data import open_split
 from harness.data.samples import Adapter
 from harness.errors import HarnessError
 from harness.evaluation import classification, detection, segmentation, vqa
+from harness.evaluation.label_map import LabelMap
 from harness.evaluation.metric import Result
 from harness.evaluation.predictions import read_classification
 
@@ -40,7 +41,7 @@ def score(adapter: Adapter, predictions: Path) -> Result:
         annotations = card.path(split, "annotations")
         return detection.evaluate(annotations, predictions, [int(image) for image in adapter.ids])
     if adapter.task == "segmentation":
-        label_map = segmentation.LabelMap.of(card.classes)
+        label_map = LabelMap.of(card.classes)
         return segmentation.evaluate(adapter.ground_truth_files(), predictions, label_map, adapter.ids)
     questions, annotations = card.path(split, "questions"), card.path(split, "annotations")
     return vqa.evaluate(questions, annotations, predictions, [int(image) for image in adapter.ids])

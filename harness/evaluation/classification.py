@@ -71,8 +71,8 @@ def evaluate(
     if len(classes) != count:
         raise HarnessError(f"scores: {count} columns, but there are {len(classes)} classes")
     if len(flat) and not 0 <= flat.min() <= flat.max() < count:
-        row = next(n for n, one in enumerate(sets) if any(not 0 <= label < count for label in one))
-        raise HarnessError(f"labels[{row}]: {list(sets[row])} is not between 0 and {count - 1}")
+        row, wrong = next((n, label) for n, one in enumerate(sets) for label in one if not 0 <= label < count)
+        raise HarnessError(f"labels[{row}]: class {wrong} is not between 0 and {count - 1}")
     kept = np.array([n for n, one in enumerate(sets) if len(one)], dtype=np.intp)
     several = not isinstance(sets, _Single)
     rows = np.repeat(np.arange(len(kept)), [len(sets[n]) for n in kept])

@@ -17,7 +17,10 @@ def compiled(function: Function) -> Function:
     Division by zero gives infinity or NaN as in numpy, and no operation is reordered or fused, so that results are
     those of the same expressions in C.
     """
-    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    try:
+        return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    except RuntimeError:  # no folder to keep machine code in (a read-only installation and no home): compile each time
+        return cast(Function, numba.njit(nogil=True, error_model="numpy")(function))
 
 
 def processors() -> int:

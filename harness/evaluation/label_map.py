@@ -75,7 +75,7 @@ class LabelMap:
         return tuple(dict.fromkeys(c.category for c in self.classes if c.evaluated and c.category))
 
     @classmethod
-    def from_card(cls, classes: Iterable[_CardClass]) -> LabelMap:
+    def of(cls, classes: Iterable[_CardClass]) -> LabelMap:
         """The label map of a dataset card's ``classes``. Cityscapes' own classes get the official average sizes."""
         official = {(c.name, c.id): c.average_size for c in CITYSCAPES.classes}
         return cls(

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 import zipfile
-from collections.abc import Collection, Iterable
+import zlib
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,6 +23,7 @@ from harness.errors import HarnessError
 
 _MAX_FILE_BYTES = 256 << 20
 _MAX_FILES = 1_000_000
+_MAX_PIXELS = 1 << 27
 
 
 class LabelMaps:
@@ -95,7 +96,7 @@ class LabelMaps:
         try:
             with self._archive.open(name) as member:
                 data = member.read(_MAX_FILE_BYTES + 1)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
             raise HarnessError(f"{self.path(frame)}: cannot be unpacked ({error}); make the ZIP again") from None
         if len(data) > _MAX_FILE_BYTES:
             raise HarnessError(f"{self.path(frame)}: unpacks to more than {_MAX_FILE_BYTES >> 20} MiB; refused")
@@ -105,22 +106,32 @@ class LabelMaps:
 TRUTH_ENDING = "_gtFine_labelIds.png"
 
 
-def find_truth(folder: Path) -> dict[str, Path]:
-    """The ground truth's label maps by frame: ``<frame>_gtFine_labelIds.png`` in any subfolder.
+def find_truth(source: Path | Sequence[Path]) -> dict[str, Path]:
+    """The ground truth's label maps by frame: ``<frame>_gtFine_labelIds.png``.
+
+    Args:
+        source: Folder that holds them in any subfolders, or a list of the files.
 
     Raises:
-        HarnessError: There is none, or a frame has two.
+        HarnessError: There is none, a file is named otherwise, or a frame has two.
     """
-    if not folder.is_dir():
-        raise HarnessError(f"{folder}: no such folder of label maps")
+    if isinstance(source, Path):
+        if not source.is_dir():
+            raise HarnessError(f"{source}: no such folder of label maps")
+        files = [source / name for name in _walk(source, TRUTH_ENDING)]
+    else:
+        files = list(source)
     found: dict[str, Path] = {}
-    for name in _walk(folder, TRUTH_ENDING):
-        frame = PurePosixPath(name).name.removesuffix(TRUTH_ENDING)
+    for path in files:
+        frame = path.name.removesuffix(TRUTH_ENDING)
+        if frame == path.name:
+            raise HarnessError(f"{path}: the name of a label map ends in {TRUTH_ENDING}")
         if frame in found:
-            raise HarnessError(f"{folder / name}: a second label map of {frame!r} beside {found[frame]}; leave one")
-        found[frame] = folder / name
+            raise HarnessError(f"{path}: a second label map of {frame!r} beside {found[frame]}; leave one")
+        found[frame] = path
     if not found:
-        raise HarnessError(f"{folder}: has no file whose name ends in {TRUTH_ENDING}")
+        where = source if isinstance(source, Path) else "ground truth"
+        raise HarnessError(f"{where}: has no file whose name ends in {TRUTH_ENDING}")
     return found
 
 
@@ -191,24 +202,22 @@ def _decode(
     source: Path | io.BytesIO, name: str, shape: tuple[int, ...] | None, modes: tuple[str, ...] = ("L", "P")
 ) -> NDArray[Any]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source, formats=("PNG",)) as image:
-                if image.mode not in modes:
-                    raise HarnessError(
-                        f"{name}: PNG of mode {image.mode}; label ids are written as one 8-bit channel (mode L), not "
-                        "as colours or train ids in more bits"
-                        if modes == ("L", "P")
-                        else f"{name}: PNG of mode {image.mode} where {' or '.join(modes)} is required"
-                    )
-                if shape is not None and (image.height, image.width) != tuple(shape):
-                    raise HarnessError(
-                        f"{name}: {image.width} x {image.height} pixels where the ground truth has "
-                        f"{shape[1]} x {shape[0]}; resize predictions to the original size (nearest neighbour)"
-                    )
-                return np.asarray(image)
+        with Image.open(source, formats=("PNG",)) as image:
+            if image.mode not in modes:
+                raise HarnessError(
+                    f"{name}: PNG of mode {image.mode} where {' or '.join(modes)} is required; label ids are one 8-bit "
+                    "channel, instance ids one 16-bit channel"
+                )
+            if shape is not None and (image.height, image.width) != tuple(shape):
+                raise HarnessError(
+                    f"{name}: {image.width} x {image.height} pixels where the ground truth has "
+                    f"{shape[1]} x {shape[0]}; resize predictions to the original size (nearest neighbour)"
+                )
+            if image.width * image.height > _MAX_PIXELS:
+                raise HarnessError(f"{name}: {image.width} x {image.height} pixels; refused")
+            return np.asarray(image)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         text = "is not a PNG" if isinstance(error, UnidentifiedImageError) else f"cannot be decoded ({error})"
         raise HarnessError(f"{name}: {text}; write it again") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise HarnessError(f"{name}: too many pixels to be a label map; refused") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise HarnessError(f"{name}: {error}; refused") from None

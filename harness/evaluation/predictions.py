@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import zipfile
+import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -73,52 +76,52 @@ def read_detections(
         HarnessError: A key is missing or of the wrong type, an image or category is unknown, a number is NaN or
             infinite, a box has a negative side, or boxes are evidently corners (x1, y1, x2, y2).
     """
-    entries, name = _entries(source)
-    image_ids = integers(column(entries, "image_id", name), "image_id", name)
-    categories = integers(column(entries, "category_id", name), "category_id", name)
-    scores = numbers(column(entries, "score", name), "score", name)
-    boxes = read_boxes(column(entries, "bbox", name), name)
-    _known(image_ids, sizes, "image_id", "an image of the ground truth", name)
-    _known_categories(categories, category_ids, name)
-    _not_corners(boxes, image_ids, sizes, name)
+    entries, where = _entries(source)
+    image_ids = integers(column(entries, "image_id", where), "image_id", where)
+    categories = integers(column(entries, "category_id", where), "category_id", where)
+    scores = numbers(column(entries, "score", where), "score", where)
+    boxes = read_boxes(column(entries, "bbox", where), where)
+    _known(image_ids, sizes, "image_id", "an image of the ground truth", where)
+    _known_categories(categories, category_ids, where)
+    _not_corners(boxes, image_ids, sizes, where)
     negative = np.flatnonzero((boxes[:, 2:] < 0).any(axis=1))
     if len(negative):
         box = boxes[negative[0]].tolist()
         raise HarnessError(
-            f"{name}: [{negative[0]}].bbox: {box} has a negative side; boxes are x, y, width, height in pixels"
+            f"{where}[{negative[0]}].bbox: {box} has a negative side; boxes are x, y, width, height in pixels"
         )
     return Detections(image_ids, categories, boxes, scores)
 
 
 def _entries(source: Path | str | Sequence[Mapping[str, Any]]) -> tuple[Sequence[Mapping[str, Any]], str]:
-    """The list of dicts in a results file (or given), and its name for errors."""
-    name = str(source) if isinstance(source, (str, Path)) else "results"
+    """The list of dicts in a results file (or given), and its place for errors."""
+    where = f"{source}: " if isinstance(source, (str, Path)) else "results: "
     entries = read_json(Path(source), "write the results again") if isinstance(source, (str, Path)) else source
     if not isinstance(entries, (list, tuple)):
-        raise HarnessError(f"{name}: a list of results is required, found {type(entries).__name__}")
+        raise HarnessError(f"{where}a list of results is required, found {type(entries).__name__}")
     for number, entry in enumerate(entries):
         if not isinstance(entry, Mapping):
-            raise HarnessError(f"{name}: [{number}]: {show(entry)} is not a mapping of keys to values")
-    return entries, name
+            raise HarnessError(f"{where}[{number}]: {show(entry)} is not a mapping of keys to values")
+    return entries, where
 
 
-def _known(values: NDArray[np.int64], known: Collection[int], key: str, meaning: str, name: str) -> None:
+def _known(values: NDArray[np.int64], known: Collection[int], key: str, meaning: str, where: str) -> None:
     unknown = set(np.unique(values).tolist()) - set(known)
     if unknown:
         number = int(np.flatnonzero(np.isin(values, list(unknown)))[0])
         raise HarnessError(
-            f"{name}: [{number}].{key}: {values[number]} is not {meaning}; are these results for another data set or "
+            f"{where}[{number}].{key}: {values[number]} is not {meaning}; are these results for another data set or "
             "split?"
         )
 
 
-def _known_categories(values: NDArray[np.int64], known: Collection[int], name: str) -> None:
+def _known_categories(values: NDArray[np.int64], known: Collection[int], where: str) -> None:
     used = set(np.unique(values).tolist())
     unknown = used - set(known)
     if not unknown:
         return
     number = int(np.flatnonzero(np.isin(values, list(unknown)))[0])
-    place = f"{name}: [{number}].category_id: {values[number]} is not a category of the ground truth"
+    place = f"{where}[{number}].category_id: {values[number]} is not a category of the ground truth"
     count = len(known)
     for first in (0, 1):
         if set(known) != set(range(first, first + count)) and used <= set(range(first, first + count)):
@@ -134,7 +137,7 @@ def _not_corners(
     boxes: NDArray[np.float64],
     image_ids: NDArray[np.int64],
     sizes: Mapping[int, tuple[float, float] | None],
-    name: str,
+    where: str,
 ) -> None:
     """Refuse boxes that only make sense as corners.
 
@@ -153,7 +156,7 @@ def _not_corners(
     if inside_as_corners and sticks_out.mean() > 0.5:
         number = int(np.flatnonzero(sticks_out)[0])
         raise HarnessError(
-            f"{name}: [{number}].bbox: {boxes[number].tolist()} reaches beyond its image of "
+            f"{where}[{number}].bbox: {boxes[number].tolist()} reaches beyond its image of "
             f"{size[number, 0]:g} x {size[number, 1]:g} pixels, as do {sticks_out.mean():.0%} of the boxes; they seem "
             "to be corners (x1, y1, x2, y2) where x, y, width, height is required"
         )
@@ -172,16 +175,16 @@ def read_vqa(source: Path | str | Sequence[Mapping[str, Any]], question_ids: Col
     Raises:
         HarnessError: A key is missing or of the wrong type, or a question is unknown or answered twice.
     """
-    entries, name = _entries(source)
-    ids = integers(column(entries, "question_id", name), "question_id", name)
-    answers = column(entries, "answer", name)
-    each_type(answers, "answer", name, (str,), "text")
-    _known(ids, question_ids, "question_id", "a question of the ground truth", name)
+    entries, where = _entries(source)
+    ids = integers(column(entries, "question_id", where), "question_id", where)
+    answers = column(entries, "answer", where)
+    each_type(answers, "answer", where, (str,), "text")
+    _known(ids, question_ids, "question_id", "a question of the ground truth", where)
     values, first, counts = np.unique(ids, return_index=True, return_counts=True)
     if (counts > 1).any():
         value = values[counts > 1][0]
         number = int(np.flatnonzero(ids == value)[1])
-        raise HarnessError(f"{name}: [{number}].question_id: {value} appears twice; answer each question once")
+        raise HarnessError(f"{where}[{number}].question_id: {value} appears twice; answer each question once")
     return {int(value): answers[n] for value, n in zip(values, first, strict=True)}
 
 
@@ -204,7 +207,7 @@ def read_classification(path: Path | str, ids: Sequence[str], classes: int) -> N
     if path.suffix.lower() == ".csv":
         found, values = _read_csv(path, classes)
     elif path.suffix.lower() == ".npz":
-        found, values = _read_npz(path, classes)
+        found, values = _read_npz(path, len(ids), classes)
     else:
         raise HarnessError(f"{path}: a file that ends in .csv (id,label) or .npz (ids, logits) is required")
     place: dict[str, int] = {}
@@ -255,16 +258,26 @@ def _read_csv(path: Path, classes: int) -> tuple[list[str], NDArray[np.int64]]:
     return found, np.array(labels, dtype=np.int64)
 
 
-def _read_npz(path: Path, classes: int) -> tuple[list[str], NDArray[Any]]:
+def _read_npz(path: Path, images: int, classes: int) -> tuple[list[str], NDArray[Any]]:
+    # What predictions of so many images can need: 8 bytes per score, 4 per character of an id of up to 4,096.
+    limit = (1 << 20) + images * (8 * classes + 4 * 4096)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = {"ids", "logits"} - set(file.files)
-            if missing:
-                raise HarnessError(f"{path}: {sorted(missing)[0]}: this array is required and missing")
-            ids, logits = file["ids"], file["logits"]
+        with zipfile.ZipFile(path) as archive:
+            ids, logits = (_member(archive, name, limit) for name in ("ids", "logits"))
+    except KeyError as error:
+        raise HarnessError(f"{path}: {error.args[0]}: this array is required and missing") from None
     except OSError as error:
         raise HarnessError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, TypeError, AttributeError) as error:
+    except (
+        ValueError,
+        TypeError,
+        SyntaxError,
+        TokenError,
+        EOFError,
+        zlib.error,
+        zipfile.BadZipFile,
+        RuntimeError,
+    ) as error:
         raise HarnessError(f"{path}: not a valid NPZ file of plain arrays ({error}); write it again") from None
     if ids.ndim != 1 or ids.dtype.kind != "U":
         raise HarnessError(f"{path}: ids: shape {list(ids.shape)} and dtype {ids.dtype} where text [N] is required")
@@ -278,6 +291,27 @@ def _read_npz(path: Path, classes: int) -> tuple[list[str], NDArray[Any]]:
         row, column = bad[0]
         raise HarnessError(f"{path}: logits[{row}, {column}]: {logits[row, column]} is not a finite number")
     return ids.tolist(), logits
+
+
+def _member(archive: zipfile.ZipFile, name: str, limit: int) -> NDArray[Any]:
+    """One array of an NPZ, whose header is checked before anything of its size is allocated; never unpickled."""
+    if f"{name}.npy" not in archive.namelist():
+        raise KeyError(name)
+    size = archive.getinfo(f"{name}.npy").file_size
+    with archive.open(f"{name}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        stated = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject:
+            raise ValueError(f"{name} holds Python objects")
+        if not 0 <= stated <= size <= limit:
+            raise ValueError(
+                f"{name} states {stated:,} bytes in a file of {size:,}, and at most {limit:,} are accepted"
+            )
+    with archive.open(f"{name}.npy") as file:
+        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
 
 
 def write_classification(path: Path | str, ids: Sequence[str], logits: NDArray[Any]) -> None:

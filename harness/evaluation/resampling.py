@@ -92,11 +92,13 @@ def draw_weights(images: int, draws: int, seed: int) -> NDArray[np.int64]:
 def single_interval(result: Result, draws: int = 1000, seed: int = 0) -> Interval:
     """95% interval of one set of predictions' headline number.
 
-    The estimand is the number's expectation over image sets of this size from the same source, for this very model:
-    what a fresh benchmark of as many images would show on average. A number like mAP is biased by the size of the set,
-    and resampling adds that bias once more, so that plain percentiles cover far less than they say. Here the draws are
-    centred on the estimate before they are reflected about it (basic interval of the centred draws); ends are clipped
-    to [0, 1].
+    The estimand is the number that this very model would get on an unlimited set of images from the same source. A
+    number like mAP is too high on a finite set, and resampling makes it too high once more: plain percentiles cover
+    this estimand far less than they say. So the percentiles are shifted by twice the bias that the draws show; a bias
+    within its Monte Carlo error, as every plain accuracy has, is left alone. In simulations of mAP the coverage is 0.94
+    with 160 boxes per category (plain percentiles: 0.83), 0.90 with 75 (0.44), and 0.78 with 22 (0.13): on small sets
+    read it as a lower bound of the uncertainty, and make claims from `paired_difference`, which covers 0.93 to 0.95 in
+    all of these. Ends are clipped to [0, 1].
 
     Args:
         result: Statistics of one set of predictions.
@@ -127,12 +129,11 @@ def entry_interval(results: Sequence[Result], draws: int = 1000, seed: int = 0) 
     estimate = float(estimates[0].mean())
     spread, freedom = _seed_error([estimates[0]])
     means = drawn[0].mean(axis=0)
-    deviations = means - _mean(means) + _seed_noise(spread, freedom, draws, seed)
-    low, high = _quantiles(-deviations)
-    method = "bootstrap over images, centred basic"
-    if len(results) > 1:
-        method = f"two-level bootstrap over images and {len(results)} seeds, centred basic"
-    return Interval(estimate, max(0.0, estimate + low), min(1.0, estimate + high), LEVEL, method)
+    low, high = _quantiles(means + _seed_noise(spread, freedom, draws, seed))
+    bias = _bias(means, estimate)
+    low, high = (float(np.clip(end - 2 * bias, 0.0, 1.0)) for end in (low, high))
+    over = "images" if len(results) == 1 else f"images and {len(results)} seeds"
+    return Interval(estimate, low, high, LEVEL, f"bootstrap over {over}, bias-corrected percentile")
 
 
 def paired_difference(a: Sequence[Result], b: Sequence[Result], draws: int = 1000, seed: int = 0) -> PairedDifference:
@@ -291,9 +292,13 @@ def _seed_noise(spread: float, freedom: float, draws: int, seed: int) -> NDArray
     return spread * generator.standard_t(freedom, draws)
 
 
-def _mean(values: NDArray[np.float64]) -> float:
-    defined = values[np.isfinite(values)]
-    return float(defined.mean()) if len(defined) else math.nan
+def _bias(draws: NDArray[np.float64], estimate: float) -> float:
+    """Mean of the draws minus the estimate; 0 where that is within two standard errors of the simulation."""
+    defined = draws[np.isfinite(draws)]
+    if not len(defined):
+        return 0.0
+    bias = float(defined.mean()) - estimate
+    return bias if abs(bias) > 2 * defined.std() / math.sqrt(len(defined)) else 0.0
 
 
 def _quantiles(values: NDArray[np.float64]) -> tuple[float, float]:

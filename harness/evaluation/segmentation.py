@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ Maps = Sequence[NDArray[np.uint8]]
 
 
 def evaluate(
-    truth: Path | str | Maps,
+    truth: Path | str | Sequence[Path] | Maps,
     prediction: Path | str | Maps,
     label_map: LabelMap = CITYSCAPES,
     ids: Sequence[str] | None = None,
@@ -38,8 +38,8 @@ def evaluate(
     """Score label maps.
 
     Args:
-        truth: Folder with ``city_seq_frame_gtFine_labelIds.png`` in any subfolders (and ``..._instanceIds.png`` beside
-            them, for iIoU). Or a sequence of uint8 [H, W] label ids.
+        truth: Folder with ``city_seq_frame_gtFine_labelIds.png`` in any subfolders, or a list of such files (with
+            ``..._instanceIds.png`` beside them, for iIoU). Or a sequence of uint8 [H, W] label ids.
         prediction: Folder or ZIP with one ``city_seq_frame*.png`` of label ids per frame. Or a sequence like `truth`.
         label_map: What the ids mean.
         ids: Score only these frames, in folders; with sequences, one id per image (None numbers them).
@@ -50,10 +50,13 @@ def evaluate(
             the label map.
     """
     counter = _Counter(label_map)
-    if isinstance(truth, (str, Path)) and isinstance(prediction, (str, Path)):
-        return _evaluate_files(Path(truth), Path(prediction), counter, ids)
-    if isinstance(truth, (str, Path)) or isinstance(prediction, (str, Path)):
-        raise HarnessError("segmentation: give two folders or two sequences of label maps, not one of each")
+    files = isinstance(truth, (str, Path)) or (len(truth) > 0 and isinstance(truth[0], Path))
+    if files != isinstance(prediction, (str, Path)):
+        raise HarnessError("segmentation: give files or arrays for both the ground truth and the prediction")
+    if isinstance(prediction, (str, Path)):
+        source = Path(truth) if isinstance(truth, (str, Path)) else cast("Sequence[Path]", truth)
+        return _evaluate_files(source, Path(prediction), counter, ids)
+    truth = cast("Maps", truth)
     if len(truth) != len(prediction) or (instances is not None and len(instances) != len(truth)):
         raise HarnessError(f"segmentation: {len(truth)} label maps of ground truth for {len(prediction)} predictions")
     names = [f"{n:08d}" for n in range(len(truth))] if ids is None else list(ids)
@@ -67,12 +70,14 @@ def evaluate(
     return counter.result(sorted(names), rows, instances is not None)
 
 
-def _evaluate_files(truth: Path, prediction: Path, counter: _Counter, ids: Sequence[str] | None) -> SegmentationResult:
+def _evaluate_files(
+    truth: Path | Sequence[Path], prediction: Path, counter: _Counter, ids: Sequence[str] | None
+) -> SegmentationResult:
     label_of = find_truth(truth)
     frames = sorted(label_of) if ids is None else sorted_ids(ids)[0].tolist()
     unknown = next((frame for frame in frames if frame not in label_of), None)
     if unknown is not None:
-        raise HarnessError(f"{truth}: has no {unknown}_gtFine_labelIds.png in any subfolder")
+        raise HarnessError(f"ids: the ground truth has no {unknown}_gtFine_labelIds.png")
     predictions = LabelMaps(prediction, frames, label_of)
     instance_of = {f: path.with_name(path.name.replace("labelIds", "instanceIds")) for f, path in label_of.items()}
     present = [frame for frame in frames if instance_of[frame].is_file()]
@@ -269,7 +274,7 @@ class SegmentationResult(Result):
     @property
     def class_iiou(self) -> dict[str, float]:
         """Instance-level IoU of each class with instances; NaN where it occurs nowhere."""
-        values = self._instance_iou(self._once)[0]
+        values = self._instance_iou(self._once)[0][0]
         names = self.arrays["classes"][self.arrays["instance_class"]]
         return {str(name): float(value) for name, value in zip(names, values, strict=True)}
 

@@ -75,11 +75,11 @@ def evaluate(
 def _question_images(source: Path | str | Mapping[str, Any]) -> dict[int, int]:
     """Image by question id."""
     found: dict[int, int] = {}
-    name = _name(source, "questions")
+    where = f"{_name(source, 'questions')}: questions"
     for number, entry in enumerate(_list(source, "questions")):
-        question, image = _integer(entry, "question_id", number, name), _integer(entry, "image_id", number, name)
+        question, image = _integer(entry, "question_id", number, where), _integer(entry, "image_id", number, where)
         if question in found:
-            raise HarnessError(f"{name}: [{number}].question_id: {question} appears twice")
+            raise HarnessError(f"{where}[{number}].question_id: {question} appears twice")
         found[question] = image
     return found
 
@@ -88,32 +88,32 @@ def _annotations(
     source: Path | str | Mapping[str, Any], images: Mapping[int, int]
 ) -> tuple[dict[int, list[str]], dict[int, tuple[str, str]]]:
     """The ten human answers, and answer type and question type, by question id."""
-    name = _name(source, "annotations")
+    where = f"{_name(source, 'annotations')}: annotations"
     people: dict[int, list[str]] = {}
     kinds: dict[int, tuple[str, str]] = {}
     for number, entry in enumerate(_list(source, "annotations")):
-        question = _integer(entry, "question_id", number, name)
+        question = _integer(entry, "question_id", number, where)
         if question not in images:
-            raise HarnessError(f"{name}: [{number}].question_id: {question} is not in the questions file")
+            raise HarnessError(f"{where}[{number}].question_id: {question} is not in the questions file")
         if question in people:
-            raise HarnessError(f"{name}: [{number}].question_id: {question} appears twice")
-        if "image_id" in entry and _integer(entry, "image_id", number, name) != images[question]:
+            raise HarnessError(f"{where}[{number}].question_id: {question} appears twice")
+        if "image_id" in entry and _integer(entry, "image_id", number, where) != images[question]:
             raise HarnessError(
-                f"{name}: [{number}].image_id: {entry['image_id']}, but the questions file has {images[question]}; the "
+                f"{where}[{number}].image_id: {entry['image_id']}, but the questions file has {images[question]}; the "
                 "two files belong to different splits"
             )
         given = entry.get("answers")
         if not isinstance(given, list) or len(given) != HUMAN_ANSWERS:
-            raise HarnessError(f"{name}: [{number}].answers: a list of {HUMAN_ANSWERS} human answers is required")
+            raise HarnessError(f"{where}[{number}].answers: a list of {HUMAN_ANSWERS} human answers is required")
         texts = [one.get("answer") if isinstance(one, Mapping) else None for one in given]
         kind = (entry.get("answer_type"), entry.get("question_type"))
         if not all(isinstance(text, str) for text in (*texts, *kind)):
-            raise HarnessError(f"{name}: [{number}]: every answer, answer_type and question_type must be text")
+            raise HarnessError(f"{where}[{number}]: every answer, answer_type and question_type must be text")
         people[question] = [str(text) for text in texts]
         kinds[question] = (str(kind[0]), str(kind[1]))
     lacking = next((question for question in images if question not in people), None)
     if lacking is not None:
-        raise HarnessError(f"{name}: question {lacking} of the questions file has no annotation")
+        raise HarnessError(f"{where}: question {lacking} of the questions file has no annotation")
     return people, kinds
 
 
@@ -131,10 +131,10 @@ def _list(source: Path | str | Mapping[str, Any], key: str) -> list[Mapping[str,
     return entries
 
 
-def _integer(entry: Mapping[str, Any], key: str, number: int, name: str) -> int:
+def _integer(entry: Mapping[str, Any], key: str, number: int, where: str) -> int:
     value = entry.get(key)
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or abs(int(value)) >= 2**63:
-        raise HarnessError(f"{name}: [{number}].{key}: {str(value)[:60]!r} is not a whole number")
+        raise HarnessError(f"{where}[{number}].{key}: {str(value)[:60]!r} is not a whole number")
     return int(value)
 
 

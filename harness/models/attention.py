@@ -6,6 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# Residual branches start small and learn their size (LayerScale; Touvron 2021 §3): tokens first pass nearly unchanged.
+# At full size, random mixtures hide from the layers above which word is which, and VQA stays at chance for long.
+LAYER_SCALE = 0.1
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, padding: Tensor | None = None) -> Tensor:
     """Multi-head scaled dot-product attention, without projections (Vaswani 2017, eq. 1).
@@ -49,10 +53,7 @@ class Attention(nn.Module):
         self.query_norm = nn.LayerNorm(width // heads)
         self.key_norm = nn.LayerNorm(width // heads)
         self.out = nn.Linear(width, width)
-        # Every residual branch starts at zero (Goyal 2017 §5.1, Bachlechner 2021): tokens first pass unchanged and mix
-        # once that helps. Otherwise random mixtures hide from the layers above which word is which.
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.scale = nn.Parameter(torch.full((width,), LAYER_SCALE))
 
     def forward(self, x: Tensor, context: Tensor, padding: Tensor | None = None) -> Tensor:
         """Add to `x` what it reads from `context`.
@@ -73,7 +74,7 @@ class Attention(nn.Module):
 
         query = self.query_norm(split(self.query(self.norm(x)))).reshape(batch, -1, width)
         key = self.key_norm(split(self.key(source))).reshape(batch, -1, width)
-        return x + self.out(attend(query, key, self.value(source), self.heads, padding))
+        return x + self.scale * self.out(attend(query, key, self.value(source), self.heads, padding))
 
 
 class FeedForward(nn.Module):
@@ -81,14 +82,14 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        last = nn.Linear(2 * width, width)
-        nn.init.zeros_(last.weight)  # as in Attention
-        nn.init.zeros_(last.bias)
-        self.layers = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), last)
+        self.layers = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+        self.scale = nn.Parameter(torch.full((width,), LAYER_SCALE))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float [B, N, width] to the same shape."""
-        return x + self.layers(x)
+        return x + self.scale * self.layers(x)
 
 
 def position_embedding(height: int, width: int, channels: int, like: Tensor) -> Tensor:

@@ -137,11 +137,11 @@ class SegmentationHeadConfig(Section):
 
 
 class VqaHeadConfig(Section):
-    """Co-attention between question words and image positions, then an answer classifier.
+    """The question looks at image positions, then an answer classifier.
 
     Attributes:
         width: Token width of the fusion.
-        layers: Co-attention layers.
+        layers: How often it looks.
         heads: Attention heads.
         stride: Which pyramid level's positions are looked at.
         question_only: Do not look at the image: the baseline that shows what the questions alone give away.
@@ -157,8 +157,8 @@ class VqaHeadConfig(Section):
 
     @model_validator(mode="after")
     def _divisible(self) -> VqaHeadConfig:
-        if self.width % (2 * self.heads):
-            raise ValueError(f"heads: twice {self.heads} does not divide width {self.width}")
+        if self.width % self.heads or self.width % 4:
+            raise ValueError(f"width: {self.width} must be a multiple of 4 and of heads ({self.heads})")
         return self
 
 

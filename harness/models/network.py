@@ -118,9 +118,10 @@ class MultiTaskNetwork(nn.Module):
         if not isinstance(batch, VqaBatch):
             result = call(features, batch)
         else:
+            image = self.heads[name].positions(features) if features is not None else None
             stream = self._question_stream(stream, batch)
             words = self.text[name](batch.words, stream)
-            result = call(features, batch, words, stream)
+            result = call(image, batch, words, stream)
             expected += [TextEncoder.SITE, *self.heads[name].sites()]
         if stream is not None:
             stream.check(expected)

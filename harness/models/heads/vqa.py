@@ -1,4 +1,4 @@
-"""VQA head: co-attention between question words and image positions, then an answer classifier."""
+"""VQA head: the question looks at image positions, then an answer classifier."""
 
 from __future__ import annotations
 
@@ -7,18 +7,71 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.data.batches import PADDING, VqaBatch
-from harness.models.attention import Attention, FeedForward, position_embedding
+from harness.models.attention import position_embedding
 from harness.models.config import VqaHeadConfig
 from harness.models.features import Features, FeatureShape
 from harness.models.placeholders import TokenStream
 
 
+class Look(nn.Module):
+    """A question looks at image positions and is updated by what it sees.
+
+    Queries and keys are normalised, so attention is a cosine times a learned temperature. Each head reads twice: a
+    softmax over positions answers "what is there", and independent sigmoids, which add up over positions, answer "how
+    much of it is there" - a softmax cannot count. What is read is multiplied by a gate made from the question (Kim
+    2017, MLB), because an answer depends on both jointly.
+
+    Keys and values depend on the image alone, so they are computed once per image, not once per question.
+
+    Args:
+        width: Token width.
+        heads: Attention heads.
+    """
+
+    TEMPERATURE = 12.0
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.gate = nn.Linear(width, width)
+        self.temperature = nn.Parameter(torch.full((heads,), self.TEMPERATURE))
+        self.threshold = nn.Parameter(torch.zeros(heads))
+        self.mix = nn.Sequential(
+            nn.LayerNorm(3 * width), nn.Linear(3 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, question: Tensor, image: Tensor, image_index: Tensor) -> Tensor:
+        """Update questions.
+
+        Args:
+            question: float [Q, width].
+            image: float [B, N, width].
+            image_index: int64 [Q], the image of each question.
+
+        Returns:
+            float [Q, width].
+        """
+        normed = self.norm(question)
+        query = F.normalize(self._split(self.query(normed)), dim=-1)
+        key = F.normalize(self._split(self.key(image)), dim=-1)[image_index]
+        value = self._split(self.value(image))[image_index]
+        scores = torch.einsum("qhd,qnhd->qnh", query, key) * self.temperature
+        seen = torch.einsum("qnh,qnhd->qhd", scores.softmax(dim=1), value).flatten(1)
+        amount = torch.sigmoid(scores - self.threshold)
+        # What is asked about rarely fills more than a quarter of the image: 4 brings the mean to the size of `seen`.
+        counted = 4 * torch.einsum("qnh,qnhd->qhd", amount, value).flatten(1) / image.shape[1]
+        return question + self.mix(torch.cat([normed, seen * self.gate(normed), counted], dim=-1))
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        return tokens.reshape(*tokens.shape[:-1], self.heads, -1)
+
+
 class VqaHead(nn.Module):
     """Binary cross-entropy of each answer against the accuracy it would get (Teney 2018 §3.7).
-
-    Each layer lets image positions read the question and the question read the image positions (co-attention; Lu
-    2016, Yu 2019), then both streams exchange with the placeholder tokens once, and the mean of each stream is
-    classified: the mean over image positions is what counting needs, which one attention read cannot give.
 
     Args:
         config: Options.
@@ -27,25 +80,21 @@ class VqaHead(nn.Module):
         text_width: Width of the question encoder's tokens.
     """
 
-    SITES = ("vqa.question", "vqa.image")
+    IMAGE_SITE, QUESTION_SITE = "vqa.image", "vqa.question"
 
     def __init__(self, config: VqaHeadConfig, shape: FeatureShape, answers: int, text_width: int) -> None:
         super().__init__()
         self.stride = config.stride
         self.width = config.width
-        self.question_only = config.question_only
         self.from_text = nn.Linear(text_width, config.width)
-        streams = 1
-        if not self.question_only:
-            streams = 2
+        self.looks = nn.ModuleList()
+        if not config.question_only:
             self.from_image = nn.Conv2d(shape.channels, config.width, 1)
-            self.image_reads = _modules(lambda: Attention(config.width, config.heads), config.layers)
-            self.question_reads = _modules(lambda: Attention(config.width, config.heads), config.layers)
-            self.image_mixes = _modules(lambda: FeedForward(config.width), config.layers)
-        self.question_mixes = _modules(lambda: FeedForward(config.width), config.layers)
+            self.image_norm = nn.LayerNorm(config.width)
+            self.looks.extend(Look(config.width, config.heads) for _ in range(config.layers))
         self.classifier = nn.Sequential(
-            nn.LayerNorm(streams * config.width),
-            nn.Linear(streams * config.width, 2 * config.width),
+            nn.LayerNorm(config.width),
+            nn.Linear(config.width, 2 * config.width),
             nn.GELU(),
             nn.Dropout(config.dropout),
             nn.Linear(2 * config.width, answers),
@@ -53,50 +102,40 @@ class VqaHead(nn.Module):
 
     def sites(self) -> dict[str, int]:
         """Widths of the features at this head's exchange sites."""
-        return dict.fromkeys(self.SITES[:1] if self.question_only else self.SITES, self.width)
+        return {site: self.width for site in ((self.IMAGE_SITE,) if self.looks else ()) + (self.QUESTION_SITE,)}
 
-    def loss(self, features: Features | None, batch: VqaBatch, words: Tensor, stream: TokenStream | None) -> Tensor:
+    def positions(self, features: Features) -> Tensor:
+        """Image positions to look at, float [B, N, width], after exchanging with the images' placeholder tokens."""
+        projected = self.from_image(features.pyramid[self.stride])
+        height, width = projected.shape[-2:]
+        tokens = projected.flatten(2).transpose(1, 2)
+        tokens = tokens + position_embedding(height, width, self.width, tokens)
+        if features.stream is not None:
+            tokens = features.stream.exchange(self.IMAGE_SITE, tokens)
+        return self.image_norm(tokens)
+
+    def loss(self, image: Tensor | None, batch: VqaBatch, words: Tensor, stream: TokenStream | None) -> Tensor:
         """Cross-entropy summed over answers, mean over questions, a scalar."""
-        logits = self.predict(features, batch, words, stream)
+        logits = self.predict(image, batch, words, stream)
         return F.binary_cross_entropy_with_logits(logits, batch.targets, reduction="sum") / len(logits)
 
-    def predict(self, features: Features | None, batch: VqaBatch, words: Tensor, stream: TokenStream | None) -> Tensor:
+    def predict(self, image: Tensor | None, batch: VqaBatch, words: Tensor, stream: TokenStream | None) -> Tensor:
         """Logits of the answers.
 
         Args:
-            features: Of the B images; None for question-only.
-            batch: The questions.
+            image: float [B, N, width] from `positions`; None for question-only.
+            batch: The Q questions.
             words: float [Q, L, text_width], encoded questions.
-            stream: Placeholder tokens of the Q questions, or None.
+            stream: Placeholder tokens of the questions, or None.
 
         Returns:
             float [Q, A].
         """
-        padding = batch.words == PADDING
-        question = self.from_text(words)
-        image = None if features is None or self.question_only else self._positions(features)[batch.image_index]
-        for layer, mix in enumerate(self.question_mixes):
-            if image is not None:
-                image = self.image_mixes[layer](self.image_reads[layer](image, question, padding))
-                question = self.question_reads[layer](question, image)
-            question = mix(question)
+        kept = (batch.words != PADDING).to(words.dtype).unsqueeze(-1)
+        question = (self.from_text(words) * kept).sum(1) / kept.sum(1)
+        for look in self.looks:
+            assert image is not None
+            question = look(question, image, batch.image_index)
         if stream is not None:
-            question = stream.exchange("vqa.question", question, padding)
-            if image is not None:
-                image = stream.exchange("vqa.image", image)
-        kept = (~padding).to(question.dtype).unsqueeze(-1)
-        pooled = (question * kept).sum(1) / kept.sum(1).clamp(min=1)
-        if image is not None:
-            pooled = torch.cat([pooled, image.mean(1)], dim=-1)
-        return self.classifier(pooled)
-
-    def _positions(self, features: Features) -> Tensor:
-        projected = self.from_image(features.pyramid[self.stride])
-        height, width = projected.shape[-2:]
-        tokens = projected.flatten(2).transpose(1, 2)
-        return tokens + position_embedding(height, width, self.width, tokens)
-
-
-def _modules(build: object, count: int) -> nn.ModuleList:
-    assert callable(build)
-    return nn.ModuleList(build() for _ in range(count))
+            question = stream.exchange(self.QUESTION_SITE, question.unsqueeze(1)).squeeze(1)
+        return self.classifier(question)

@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from coco_oracle import random_data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from harness.errors import HarnessError
+from harness.evaluation import detection
+from harness.evaluation.classification import ClassificationResult, evaluate
+from harness.evaluation.metric import Result
+from harness.evaluation.resampling import (
+    LEVEL,
+    draw_weights,
+    entry_interval,
+    holm,
+    images_needed,
+    paired_difference,
+    single_interval,
+)
+
+
+def accuracy(correct: NDArray[np.bool_], ids: list[str] | None = None) -> ClassificationResult:
+    """A result whose headline number is the mean of `correct`."""
+    return evaluate(np.zeros(len(correct), np.int64), np.where(correct, 0, 1), ids, ["right", "wrong"])
+
+
+def noisy(difficulty: NDArray[np.float64], skill: float, generator: np.random.Generator) -> ClassificationResult:
+    return accuracy(difficulty + generator.normal(0, 1, len(difficulty)) < skill)
+
+
+def test_a_draw_counts_as_many_images_as_there_are_and_the_seed_fixes_it() -> None:
+    weights = draw_weights(50, 300, 7)
+    assert weights.shape == (300, 50)
+    assert weights.dtype == np.int64
+    assert (weights.sum(axis=1) == 50).all()
+    assert np.array_equal(weights, draw_weights(50, 300, 7))
+    assert np.array_equal(weights[:10], draw_weights(50, 10, 7))
+    assert not np.array_equal(weights, draw_weights(50, 300, 8))
+    assert draw_weights(50, 0, 7).shape == (0, 50)
+
+
+def test_draws_have_the_moments_of_sampling_with_replacement() -> None:
+    weights = draw_weights(40, 4000, 0)
+    assert weights.mean() == 1
+    assert weights.var() == pytest.approx(1 - 1 / 40, abs=0.02)
+    assert np.corrcoef(weights[:, 0], weights[:, 1])[0, 1] == pytest.approx(-1 / 39, abs=0.05)
+
+
+def test_the_interval_of_an_accuracy_has_the_binomial_width() -> None:
+    interval = single_interval(accuracy(np.arange(1000) < 700), draws=4000)
+    spread = 1.96 * math.sqrt(0.7 * 0.3 / 1000)
+    assert interval.estimate == 0.7
+    assert (interval.low, interval.high) == (
+        pytest.approx(0.7 - spread, abs=0.004),
+        pytest.approx(0.7 + spread, abs=0.004),
+    )
+    assert interval.level == LEVEL
+    assert interval == accuracy(np.arange(1000) < 700).interval(draws=4000)
+
+
+def test_an_interval_stays_within_fractions() -> None:
+    interval = single_interval(accuracy(np.arange(30) < 29))
+    assert 0 <= interval.low < interval.high <= 1
+    assert single_interval(accuracy(np.ones(5, bool))).low == 1
+
+
+def test_the_bias_of_map_is_taken_out() -> None:
+    result = detection.evaluate(*random_data(0, 60, 40))
+    interval = single_interval(result, draws=500)
+    drawn = result.reduce_main(draw_weights(6, 500, 0))
+    drawn = drawn[np.isfinite(drawn)]
+    bias = drawn.mean() - interval.estimate
+    assert abs(bias) > 0.01
+    assert interval.low == pytest.approx(max(0.0, np.quantile(drawn, 0.025) - 2 * bias), abs=1e-12)
+
+
+def test_one_seed_is_the_single_interval_and_more_seeds_add_their_spread() -> None:
+    generator = np.random.default_rng(0)
+    difficulty = generator.normal(size=400)
+    seeds = [noisy(difficulty, skill, generator) for skill in (0.2, 0.5, 0.8)]
+    assert entry_interval(seeds[:1]) == single_interval(seeds[0])
+    several = entry_interval(seeds)
+    assert several.estimate == pytest.approx(np.mean([s.top1 for s in seeds]))
+    single = single_interval(seeds[1])
+    assert several.high - several.low > 2 * (single.high - single.low)
+    assert "3 seeds" in several.method
+
+
+def test_a_difference_and_its_mirror_image_agree() -> None:
+    generator = np.random.default_rng(1)
+    difficulty = generator.normal(size=300)
+    a, b = ([noisy(difficulty, skill, generator)] for skill in (0.5, 0.2))
+    there, back = paired_difference(a, b), paired_difference(b, a)
+    assert there.difference == -back.difference == there.a - there.b
+    assert there.interval.low == pytest.approx(-back.interval.high, abs=1e-12)
+    assert there.p_value == back.p_value
+    assert there.images == 300
+    assert not there.paired_seeds
+
+
+def test_identical_entries_have_no_difference_and_a_p_value_of_one() -> None:
+    result = [accuracy(np.arange(100) < 60)]
+    found = paired_difference(result, result)
+    assert (found.difference, found.interval.low, found.interval.high, found.p_value) == (0, 0, 0, 1)
+    assert images_needed(found) is None
+
+
+def test_pairing_by_image_is_sharper_than_two_separate_intervals() -> None:
+    generator = np.random.default_rng(2)
+    difficulty = 3 * generator.normal(size=1000)
+    a, b = (noisy(difficulty, skill, generator) for skill in (0.3, 0.0))
+    paired = paired_difference([a], [b]).interval
+    alone = [single_interval(one) for one in (a, b)]
+    separate = math.hypot(*(interval.high - interval.low for interval in alone))
+    assert paired.high - paired.low < 0.7 * separate
+
+
+def test_seeds_that_differ_alike_on_both_sides_cancel_when_they_are_paired() -> None:
+    generator = np.random.default_rng(3)
+    difficulty, noise = generator.normal(size=2000), generator.normal(size=2000)
+    skills = [0.0, 0.6, 1.2]
+    a = [accuracy(difficulty + noise < skill + 0.15) for skill in skills]
+    b = [accuracy(difficulty + noise < skill) for skill in skills]
+    paired = paired_difference(a, b)
+    unpaired = paired_difference(a, [*b, b[1]])
+    assert paired.paired_seeds
+    assert not unpaired.paired_seeds
+    assert paired.p_value < 0.05 < unpaired.p_value
+    assert (paired.seeds, unpaired.seeds) == (3, 3)
+    assert images_needed(unpaired) is None  # the spread is the seeds', and more images would not shrink it
+
+
+def test_images_needed_is_about_what_the_formula_of_a_mean_says() -> None:
+    # Two entries that disagree on 100 of 1000 images, 55 to 45: difference 0.01, variance per image about 0.1.
+    a, b = np.zeros(1000, bool), np.zeros(1000, bool)
+    a[:55], b[55:100] = True, True
+    found = paired_difference([accuracy(a)], [accuracy(b)], draws=4000)
+    expected = (1.96 + 0.84) ** 2 * (0.1 - 0.01**2) / 0.01**2
+    assert images_needed(found) == pytest.approx(expected, rel=0.1)
+
+
+def test_an_entry_that_is_told_apart_needs_no_more_images() -> None:
+    found = paired_difference([accuracy(np.arange(100) < 90)], [accuracy(np.arange(100) < 50)])
+    assert found.p_value < 0.01
+    assert images_needed(found) is None
+
+
+@pytest.mark.parametrize(
+    ("p_values", "adjusted"),
+    [
+        ([], []),
+        ([0.2], [0.2]),
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),
+        ([0.5, 0.9, 0.01], [1.0, 1.0, 0.03]),
+    ],
+)
+def test_holm_of_cases_worked_out_by_hand(p_values: list[float], adjusted: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(adjusted)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(p_values=st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_keeps_the_order_and_lies_between_no_correction_and_bonferroni(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    for p, q in zip(p_values, adjusted, strict=True):
+        assert p <= q <= min(1.0, len(p_values) * p)
+    order = np.argsort(p_values, kind="stable")
+    assert (np.diff(np.array(adjusted)[order]) >= 0).all()
+
+
+def test_the_same_seed_gives_the_same_outcome_and_another_a_close_one() -> None:
+    generator = np.random.default_rng(4)
+    difficulty = generator.normal(size=500)
+    a, b = [noisy(difficulty, 0.5, generator)], [noisy(difficulty, 0.4, generator)]
+    assert paired_difference(a, b, seed=3) == paired_difference(a, b, seed=3)
+    first, second = paired_difference(a, b, seed=3), paired_difference(a, b, seed=4)
+    assert first.interval.low != second.interval.low
+    assert first.interval.low == pytest.approx(second.interval.low, abs=0.01)
+
+
+def test_draws_that_leave_the_number_undefined_are_left_out() -> None:
+    truth, results = random_data(0, 20, 1)
+    truth["annotations"][0]["iscrowd"] = 0
+    truth["annotations"][0]["area"] = 500
+    result = detection.evaluate(truth, results)
+    interval = single_interval(result, draws=200)  # a draw without the one annotated image has no AP
+    assert np.isfinite([interval.low, interval.high]).all()
+    nothing = detection.evaluate({**truth, "annotations": []}, results)
+    assert np.isnan([single_interval(nothing).low, single_interval(nothing).estimate]).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: entry_interval([]), "no results were given"),
+        (lambda: paired_difference([], [accuracy(np.ones(3, bool))]), "no results were given"),
+        (
+            lambda: paired_difference([accuracy(np.ones(3, bool))], [accuracy(np.ones(4, bool))]),
+            "not on the same images",
+        ),
+        (
+            lambda: entry_interval([accuracy(np.ones(1, bool), ["a"]), accuracy(np.ones(1, bool), ["b"])]),
+            "'a' is in one",
+        ),
+        (lambda: single_interval(accuracy(np.ones(3, bool)), draws=1), "draws: 1 is too few"),
+        (lambda: holm([0.5, float("nan")]), "nan is not in"),
+        (lambda: holm([1.5]), "1.5 is not in"),
+        (
+            lambda: paired_difference([accuracy(np.ones(3, bool))], [detection.evaluate(*random_data(0, 3, 3))]),
+            "metric top1 version 1 cannot be compared with coco_bbox version 1",
+        ),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(call: Any, words: str) -> None:
+    with pytest.raises(HarnessError, match=words):
+        call()
+
+
+def rejection_rate(seeds: tuple[int, int], seed_spread: float, trials: int) -> float:
+    """How often two entries of equal skill are told apart at 0.05."""
+    generator = np.random.default_rng(0)
+    rejected = 0
+    for trial in range(trials):
+        difficulty = generator.normal(size=300)
+        sides: list[list[Result]] = [
+            [noisy(difficulty, 0.5 + generator.normal(0, seed_spread), generator) for _ in range(count)]
+            for count in seeds
+        ]
+        rejected += paired_difference(*sides, draws=200, seed=trial).p_value < 0.05
+    return rejected / trials
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("seeds", "seed_spread"), [((1, 1), 0.0), ((3, 3), 0.0), ((3, 3), 0.5), ((2, 2), 0.5), ((5, 5), 0.2), ((3, 5), 0.3)]
+)
+def test_equal_entries_are_told_apart_no_more_often_than_the_level_says(
+    seeds: tuple[int, int], seed_spread: float
+) -> None:
+    # 0.05 + three standard errors of 400 trials
+    assert rejection_rate(seeds, seed_spread, 400) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
+
+
+@pytest.mark.slow
+def test_intervals_of_map_cover_the_number_on_all_images_and_paired_ones_the_true_difference() -> None:
+    """A source of 2,500 images stands for "all images"; benchmarks are samples of 250: 75 boxes per category."""
+    generator = np.random.default_rng(0)
+    source, size, samples, draws = 2500, 250, 120, 200
+    truth, good, bad = _source(generator, source)
+    entries = [detection.evaluate(truth, results) for results in (good, bad)]
+    true = [entry.reduce()["AP"] for entry in entries]
+    covered = {"corrected": 0, "percentile": 0, "paired": 0}
+    for _ in range(samples):
+        images = np.sort(generator.choice(source, size, replace=False))
+        chosen = [int(entries[0].ids[n]) for n in images]
+        a, b = (detection.evaluate(truth, results, chosen) for results in (good, bad))
+        seed = int(generator.integers(2**31))
+        interval, paired = single_interval(a, draws, seed), paired_difference([a], [b], draws, seed)
+        low, high = np.quantile(a.reduce_main(draw_weights(size, draws, seed)), [0.025, 0.975])
+        covered["corrected"] += interval.low <= true[0] <= interval.high
+        covered["percentile"] += low <= true[0] <= high
+        covered["paired"] += paired.interval.low <= true[0] - true[1] <= paired.interval.high
+    shares = {name: count / samples for name, count in covered.items()}
+    assert shares["percentile"] < 0.65, shares  # why the correction is made
+    assert shares["corrected"] > 0.81, shares
+    assert shares["paired"] > 0.88, shares
+
+
+def _source(generator: np.random.Generator, images: int) -> tuple[dict[str, Any], list[Any], list[Any]]:
+    """Ground truth with 10 categories, and the results of a good and a worse detector."""
+    truth: dict[str, Any] = {
+        "images": [{"id": n + 1} for n in range(images)],
+        "categories": [{"id": k, "name": str(k)} for k in range(10)],
+        "annotations": [],
+    }
+    results: tuple[list[Any], list[Any]] = ([], [])
+    for image in range(1, images + 1):
+        for _ in range(3):
+            category, corner, side = (
+                int(generator.integers(10)),
+                generator.random(2) * 400,
+                20 + generator.random(2) * 80,
+            )
+            box = [*corner.tolist(), *side.tolist()]
+            number = len(truth["annotations"]) + 1
+            common = {"image_id": image, "category_id": category}
+            truth["annotations"].append({**common, "id": number, "bbox": box, "area": box[2] * box[3], "iscrowd": 0})
+            for results_of, spread in zip(results, (0.06, 0.09), strict=True):
+                moved = np.array(box) + generator.normal(0, spread, 4) * [*side, *side]
+                score = float(generator.normal(1, 1))
+                results_of.append({**common, "bbox": np.maximum(moved, 1).tolist(), "score": score})
+        for results_of in results:
+            for _ in range(6):
+                box = [*(generator.random(2) * 400).tolist(), *(20 + generator.random(2) * 80).tolist()]
+                category, score = int(generator.integers(10)), float(generator.normal(-0.5, 1))
+                results_of.append({"image_id": image, "category_id": category, "bbox": box, "score": score})
+    return truth, *results

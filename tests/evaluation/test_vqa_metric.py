@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from harness.errors import HarnessError
+from harness.evaluation.vqa import VqaResult, answer_accuracy, evaluate, normalize_answer
+
+# An independent restatement of the official rules, as long-winded as they are. Contractions: a sample of the table.
+CONTRACTIONS = {
+    "dont": "don't", "isnt": "isn't", "couldntve": "couldntve",
+    "couldn'tve": "couldn't've", "couldnt've": "couldn't've",
+    "oclock": "o'clock", "twas": "'twas", "somebody'd": "somebodyd", "yall'd've": "y'all'd've", "let's": "let's",
+    "ow'sat": "ow'sat", "'ow'sat": "'ow's'at", "Im": "I'm", "youre": "you're", "werent": "weren't", "whos": "who's",
+}  # fmt: skip
+NUMBERS = {w: str(n) for n, w in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven"])} | {
+    "none": "0", "eight": "8", "nine": "9", "ten": "10",
+}  # fmt: skip
+
+
+def restated_normal_form(text: str) -> str:
+    after = text
+    for mark in [
+        ";",
+        "/",
+        "[",
+        "]",
+        '"',
+        "{",
+        "}",
+        "(",
+        ")",
+        "=",
+        "+",
+        "\\",
+        "_",
+        "-",
+        ">",
+        "<",
+        "@",
+        "`",
+        ",",
+        "?",
+        "!",
+    ]:
+        if (mark + " " in text or " " + mark in text) or re.search(r"(\d)(\,)(\d)", text) is not None:
+            after = after.replace(mark, "")
+        else:
+            after = after.replace(mark, " ")
+    after = re.compile(r"(?!<=\d)(\.)(?!\d)").sub("", after, 32)
+    kept = []
+    for word in after.lower().split():
+        word = NUMBERS.get(word, word)
+        if word not in ("a", "an", "the"):
+            kept.append(CONTRACTIONS.get(word, word))
+    return " ".join(kept)
+
+
+def restated_accuracy(answer: str, human: list[str]) -> float:
+    answer = answer.replace("\n", " ").replace("\t", " ").strip()
+    people = [text.replace("\n", " ").replace("\t", " ").strip() for text in human]
+    if len(set(people)) > 1:
+        answer, people = restated_normal_form(answer), [restated_normal_form(text) for text in people]
+    each = []
+    for one in range(len(people)):
+        others = people[:one] + people[one + 1 :]
+        each.append(min(1.0, sum(text == answer for text in others) / 3))
+    return sum(each) / len(each)
+
+
+WORDS = st.sampled_from(
+    [
+        *CONTRACTIONS,
+        *NUMBERS,
+        "a",
+        "the",
+        "The",
+        "Yes",
+        "no",
+        "1,000",
+        "2.5",
+        "3.",
+        ".5",
+        "e.g.",
+        "red,",
+        "-",
+        "x-ray",
+        "(a)",
+    ]
+)
+TEXTS = st.lists(WORDS, max_size=4).map(" ".join) | st.text("aA1.,;/-?! \t\n'", max_size=12)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(text=TEXTS)
+@example("." * 40)  # the official code passes re.UNICODE as the count: 32 periods go
+@example("1,000 (red) cars")
+def test_the_normal_form_follows_the_official_rules(text: str) -> None:
+    assert normalize_answer(text) == restated_normal_form(text.replace("\n", " ").replace("\t", " ").strip())
+
+
+@pytest.mark.parametrize(
+    ("raw", "form"),
+    [
+        ("The  Dog.", "dog"),
+        ("two", "2"),
+        ("none", "0"),
+        ("Dont", "don't"),
+        ("x-ray", "x ray"),
+        ("red, blue", "red blue"),
+        ("1,000", "1000"),
+        ("2.5", "2.5"),
+        ("u.s.a.", "usa"),
+        ("it's", "it's"),
+        ("a", ""),
+        ("whats the time?", "what's time"),
+        ("Im", "im"),  # "Im" stands in the official table, but words are in lower case when they are looked up
+    ],
+)
+def test_normal_forms_worked_out_by_hand(raw: str, form: str) -> None:
+    assert normalize_answer(raw) == form
+
+
+TEN = st.lists(st.integers(0, 2), min_size=10, max_size=10)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    answer=TEXTS,
+    human=st.lists(TEXTS, min_size=3, max_size=3),
+    spread=st.lists(st.integers(0, 2), min_size=10, max_size=10),
+)
+def test_accuracy_follows_the_official_rules(answer: str, human: list[str], spread: list[int]) -> None:
+    people = [human[n] for n in spread]
+    for given_answer in (answer, *human):
+        assert answer_accuracy(given_answer, people) == pytest.approx(
+            restated_accuracy(given_answer, people), abs=1e-12
+        )
+
+
+@pytest.mark.parametrize(("matches", "accuracy"), [(0, 0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1), (9, 1), (10, 1)])
+def test_leaving_one_person_out_makes_three_matches_worth_nine_tenths(matches: int, accuracy: float) -> None:
+    people = ["dog"] * matches + [f"cat{n}" for n in range(10 - matches)]
+    assert answer_accuracy("dog", people) == pytest.approx(accuracy)
+
+
+def test_answers_are_normalised_only_where_people_disagree() -> None:
+    assert answer_accuracy("Two", ["two"] * 10) == 0
+    assert answer_accuracy("two", ["two"] * 10) == 1
+    assert answer_accuracy("2", ["Two."] * 10) == 0
+    assert answer_accuracy("Two", ["two"] * 9 + ["2"]) == 1
+
+
+def data(
+    seed: int = 0, images: int = 4, questions: int = 11
+) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+    generator = np.random.default_rng(seed)
+    texts = ["yes", "no", "Yes.", "two", "2", "red"]
+    image_of = {int(q): int(generator.integers(images)) + 5 for q in generator.permutation(1000)[:questions]}
+    annotations = [
+        {
+            "question_id": question,
+            "image_id": image,
+            "answer_type": ["yes/no", "number", "other"][int(generator.integers(3))],
+            "question_type": ["is the", "how many"][int(generator.integers(2))],
+            "answers": [{"answer": texts[int(n)], "answer_id": i} for i, n in enumerate(generator.integers(0, 6, 10))],
+        }
+        for question, image in image_of.items()
+    ]
+    asked = [{"question_id": q, "image_id": i, "question": "?"} for q, i in image_of.items()]
+    results = [{"question_id": q, "answer": texts[int(generator.integers(6))]} for q in image_of]
+    return {"questions": asked}, {"annotations": annotations}, results
+
+
+def test_numbers_equal_the_means_of_the_restated_accuracies() -> None:
+    questions, annotations, results = data()
+    result = evaluate(questions, annotations, results)
+    answer = {entry["question_id"]: entry["answer"] for entry in results}
+    expected: dict[str, list[float]] = {}
+    for entry in annotations["annotations"]:
+        value = restated_accuracy(answer[entry["question_id"]], [one["answer"] for one in entry["answers"]])
+        for key in ("all", entry["answer_type"], entry["question_type"]):
+            expected.setdefault(key, []).append(value)
+    assert result.accuracy == pytest.approx(100 * np.mean(expected["all"]), abs=1e-12)
+    for found in (result.per_answer_type, result.per_question_type):
+        assert found == {key: pytest.approx(100 * np.mean(expected[key])) for key in found}
+    numbers = result.reduce()
+    assert set(numbers) == {"accuracy", "number", "other", "yes_no"}
+    assert numbers["yes_no"] == pytest.approx(np.mean(expected["yes/no"]))
+    assert result.per_class()["question type: how many"] == pytest.approx(np.mean(expected["how many"]))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 999), weights=st.lists(st.integers(0, 3), min_size=4, max_size=4).filter(any))
+def test_weights_equal_repeating_an_image_with_all_its_questions(seed: int, weights: list[int]) -> None:
+    questions, annotations, results = data(seed)
+    result = evaluate(questions, annotations, results)
+    w = np.array(weights[: len(result.ids)])
+    fresh, asked, answered, given_answers = 0, [], [], []
+    times = dict(zip(result.ids, w, strict=True))
+    for q, a, r in zip(questions["questions"], annotations["annotations"], results, strict=True):
+        for copy in range(times[str(q["image_id"])]):
+            fresh += 1
+            key = {"question_id": fresh, "image_id": q["image_id"] + 100 * copy}
+            asked.append({**q, **key})
+            answered.append({**a, **key})
+            given_answers.append({**r, "question_id": fresh})
+    if not asked:
+        assert np.isnan(result.reduce(w)["accuracy"])
+        return
+    copied = evaluate({"questions": asked}, {"annotations": answered}, given_answers).reduce()
+    assert {k: v for k, v in result.reduce(w).items() if not np.isnan(v)} == copied
+    assert result.reduce_main(w[None])[0] == copied["accuracy"]
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 999), cut=st.integers(1, 3), overlap=st.integers(0, 2))
+def test_merged_shards_equal_the_whole_even_when_they_overlap(seed: int, cut: int, overlap: int) -> None:
+    questions, annotations, results = data(seed, questions=30)
+    whole = evaluate(questions, annotations, results)
+    images = [int(i) for i in whole.ids]
+    parts = [part for part in (images[:cut], images[max(0, cut - overlap) :]) if part]
+    merged = VqaResult.merge([evaluate(questions, annotations, results, part) for part in parts])
+    assert {k: v.tolist() for k, v in merged.statistics.items()} == {k: v.tolist() for k, v in whole.statistics.items()}
+    assert VqaResult.from_statistics(merged.statistics).per_class() == whole.per_class()
+
+
+def test_files_and_loaded_objects_give_the_same(tmp_path: Path) -> None:
+    paths = []
+    for name, content in zip(("questions", "annotations", "results"), data(), strict=True):
+        paths.append(tmp_path / f"{name}.json")
+        paths[-1].write_text(json.dumps(content))
+    assert evaluate(*paths).accuracy == evaluate(*data()).accuracy
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda q, a, r: r.pop(), "1 of 11 questions have no answer; the first is question"),
+        (lambda q, a, r: r.append(r[0]), r"results: \[11\].question_id: \d+ appears twice"),
+        (lambda q, a, r: r.append({"question_id": -4, "answer": "x"}), "question_id: -4 is not a question"),
+        (lambda q, a, r: r[3].update(answer=7), r"results: \[3\].answer: 7 is not text"),
+        (lambda q, a, r: r[3].pop("answer"), r"results: \[3\].answer: this key is required"),
+        (lambda q, a, r: a["annotations"].pop(), "has no annotation"),
+        (
+            lambda q, a, r: a["annotations"].append(a["annotations"][0]),
+            r"annotations\[11\].question_id: \d+ appears twice",
+        ),
+        (lambda q, a, r: a["annotations"][2]["answers"].pop(), r"annotations\[2\].answers: a list of 10 human answers"),
+        (lambda q, a, r: a["annotations"][2].update(answer_type=None), r"annotations\[2\]: every answer"),
+        (lambda q, a, r: a["annotations"][2].update(image_id=77), "the two files belong to different splits"),
+        (lambda q, a, r: a["annotations"][2].update(question_id=-1), "-1 is not in the questions file"),
+        (lambda q, a, r: q["questions"].append(q["questions"][0]), r"questions\[11\].question_id: \d+ appears twice"),
+        (lambda q, a, r: q["questions"][1].update(question_id=True), r"questions\[1\].question_id: 'True'"),
+        (lambda q, a, r: q.clear(), "questions: questions: a list of entries is required"),
+        (lambda q, a, r: q["questions"].clear(), "the list is empty"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence_that_names_the_place(change: Any, words: str) -> None:
+    questions, annotations, results = data()
+    change(questions, annotations, results)
+    with pytest.raises(HarnessError, match=words):
+        evaluate(questions, annotations, results)
+
+
+def test_an_image_without_questions_is_refused() -> None:
+    with pytest.raises(HarnessError, match="image_ids: 99 has no question"):
+        evaluate(*data(), image_ids=[99])
+
+
+@pytest.mark.parametrize(
+    "name", ["ids", "question_ids", "image", "score", "answer_types", "answer_type", "question_type"]
+)
+def test_damaged_statistics_are_refused(name: str) -> None:
+    arrays = evaluate(*data()).statistics
+    with pytest.raises(HarnessError, match=f"{name}: this array is required"):
+        VqaResult.from_statistics({k: v for k, v in arrays.items() if k != name})
+    with pytest.raises(HarnessError, match=f"statistics: {name}"):
+        VqaResult.from_statistics({**arrays, name: np.array([0.5])})
+    if name in ("image", "score", "question_type"):
+        with pytest.raises(HarnessError, match=f"{name}: 31 is not between"):
+            VqaResult.from_statistics({**arrays, name: np.full(11, 31, np.int32)})

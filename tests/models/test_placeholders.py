@@ -1,0 +1,173 @@
+"""Placeholder tokens: parameter count, the exact no-op, the control, and that every site fires once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness.models.config import ModelConfig, PlaceholderConfig
+from harness.models.network import MultiTaskNetwork, TaskSpec
+from harness.models.placeholders import ExchangeSite, PlaceholderBank, Placeholders, TokenStream
+from harness.submission import Submission
+from tests_support import batches, document
+
+SPECS = {
+    "c": TaskSpec("classification", 5),
+    "d": TaskSpec("detection", 3),
+    "s": TaskSpec("segmentation", 4),
+    "v": TaskSpec("vqa", 7, words=10),
+}
+
+
+def network(count: int, seed: int = 0, **backbone: object) -> MultiTaskNetwork:
+    model = document(count)["model"]
+    model["backbone"] |= backbone
+    torch.manual_seed(seed)
+    return MultiTaskNetwork(ModelConfig.model_validate(model), SPECS)
+
+
+def test_a_site_has_2c_a_plus_1_plus_2d_plus_4ad_parameters() -> None:
+    c, d, a = 48, 32, 8
+    site = ExchangeSite(c, d, a, heads=2)
+    assert sum(p.numel() for p in site.parameters()) == 2 * c * (a + 1) + 2 * d + 4 * a * d
+
+
+def test_a_fresh_site_returns_the_features_bit_for_bit_but_changes_the_tokens() -> None:
+    torch.manual_seed(0)
+    site = ExchangeSite(12, 8, 4, heads=2)
+    features, tokens = torch.randn(2, 5, 12), torch.randn(2, 3, 8)
+    written, read = site(features, tokens)
+    assert torch.equal(written, features)
+    assert not torch.equal(read, tokens)
+
+
+def test_an_exchange_equals_its_formula_with_one_head() -> None:
+    torch.manual_seed(1)
+    site = ExchangeSite(6, 5, 4, heads=1).double()
+    torch.nn.init.normal_(site.up.weight)
+    x, z = torch.randn(1, 7, 6, dtype=torch.double), torch.randn(1, 3, 5, dtype=torch.double)
+
+    def norm(t: torch.Tensor) -> torch.Tensor:
+        return (t - t.mean(-1, keepdim=True)) / (t.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+
+    u = norm(x) @ site.down.weight.T
+    read = ((norm(z) @ site.read_query.weight.T) @ u.transpose(1, 2) / 4**0.5).softmax(-1) @ u
+    z_expected = z + read @ site.read_out.weight.T
+    key, value = (norm(z_expected) @ w.weight.T for w in (site.write_key, site.write_value))
+    x_expected = x + ((u @ key.transpose(1, 2) / 4**0.5).softmax(-1) @ value) @ site.up.weight.T
+    x_actual, z_actual = site(x, z)
+    torch.testing.assert_close(x_actual, x_expected)
+    torch.testing.assert_close(z_actual, z_expected)
+
+
+def test_padding_is_not_read() -> None:
+    torch.manual_seed(0)
+    site = ExchangeSite(6, 5, 4, heads=2)
+    features, tokens = torch.randn(1, 4, 6), torch.randn(1, 2, 5)
+    padding = torch.tensor([[False, False, True, True]])
+    changed = features.clone()
+    changed[:, 2:] = 99.0
+    assert torch.equal(site(features, tokens, padding)[1], site(changed, tokens, padding)[1])
+    assert not torch.equal(site(features, tokens)[1], site(changed, tokens)[1])
+
+
+def test_all_samples_start_from_one_parameter() -> None:
+    bank = PlaceholderBank(4, 6)
+    assert [name for name, _ in bank.named_parameters()] == ["tokens"]
+    tokens = bank(3)
+    assert tokens.shape == (3, 4, 6)
+    assert all(torch.equal(sample, bank.tokens) for sample in tokens)
+
+
+def test_a_site_that_is_missed_or_visited_twice_is_an_error() -> None:
+    placeholders = Placeholders(PlaceholderConfig(count=2, width=4, attention_width=4, heads=1), {"a": 3, "b": 3})
+    stream = placeholders.begin(1)
+    stream.exchange("a", torch.randn(1, 2, 3))
+    with pytest.raises(RuntimeError, match="a 1x, b 0x"):
+        stream.check(["a", "b"])
+    stream.exchange("b", torch.randn(1, 2, 3))
+    stream.check(["a", "b"])
+    stream.exchange("b", torch.randn(1, 2, 3))
+    with pytest.raises(RuntimeError, match="b 2x"):
+        stream.check(["a", "b"])
+
+
+def test_a_backbone_whose_hooks_do_not_fire_is_noticed() -> None:
+    net = network(4)
+    for module in net.shared.modules():  # type: ignore[union-attr]
+        module._forward_hooks.clear()
+    with pytest.raises(RuntimeError, match="exactly once"):
+        net(batches())
+
+
+@pytest.mark.parametrize("batch_norm", ["shared", "per_task"])
+def test_a_fresh_network_with_tokens_gives_the_losses_of_its_control_bit_for_bit(batch_norm: str) -> None:
+    plain, placeholder = network(0, batch_norm=batch_norm), network(4, batch_norm=batch_norm)
+    losses = []
+    for net in (plain, placeholder):
+        torch.manual_seed(7)  # dropout
+        losses.append(net(batches()))
+    assert plain.placeholders is None
+    assert all(torch.equal(losses[0][name], losses[1][name]) for name in SPECS)
+
+
+def test_the_control_has_the_same_initial_weights_and_no_others() -> None:
+    plain, placeholder = network(0).state_dict(), network(4).state_dict()
+    assert {name for name in placeholder if not name.startswith("placeholders.")} == set(plain)
+    assert all(torch.equal(value, placeholder[name]) for name, value in plain.items())
+
+
+def test_drawing_the_tokens_does_not_move_the_global_random_stream() -> None:
+    states = []
+    for count in (0, 4):
+        network(count)
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
+
+
+@pytest.mark.parametrize("task", list(SPECS))
+def test_gradients_of_every_task_reach_the_one_parameter(task: str) -> None:
+    net = network(4)
+    assert net.placeholders is not None
+    for site in net.placeholders.sites.values():
+        torch.nn.init.normal_(site.up.weight, std=0.1)  # as after the first steps
+    net({task: batches()[task]})[task].backward()
+    gradient = net.placeholders.bank.tokens.grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
+
+
+def test_gradients_from_the_question_alone_reach_the_tokens() -> None:
+    net = network(4)
+    assert net.placeholders is not None
+    for name, site in net.placeholders.sites.items():
+        if name == "text":
+            torch.nn.init.normal_(site.up.weight, std=0.1)
+    net({"v": batches()["v"]})["v"].backward()
+    assert net.placeholders.bank.tokens.grad.abs().sum() > 0  # type: ignore[union-attr]
+
+
+def test_tokens_of_a_sample_do_not_depend_on_the_other_samples() -> None:
+    net = network(4).eval()
+    assert net.placeholders is not None
+    for site in net.placeholders.sites.values():
+        torch.nn.init.normal_(site.up.weight, std=0.1)
+    batch = batches()["c"]
+    whole = net.predict("c", batch)
+    import dataclasses
+
+    part = dataclasses.replace(batch, ids=batch.ids[:1], images=batch.images[:1], sizes=batch.sizes[:1])
+    torch.testing.assert_close(net.predict("c", part), whole[:1])
+
+
+def test_rows_of_a_stream_follow_their_samples_and_their_visits() -> None:
+    stream = TokenStream({"a": ExchangeSite(3, 4, 4, 1)}, torch.arange(24.0).reshape(3, 2, 4))
+    stream.exchange("a", torch.randn(3, 2, 3))
+    rows = stream.rows(torch.tensor([2, 2, 0]))
+    assert torch.equal(rows.tokens[0], stream.tokens[2])
+    assert torch.equal(rows.tokens[2], stream.tokens[0])
+    rows.check(["a"])
+
+
+def test_submission_default_is_sixteen_tokens() -> None:
+    assert Submission.model_validate(document(4) | {"model": {"backbone": {"name": "resnet50"}}}).model.placeholders.count == 16
