@@ -58,7 +58,8 @@ def _backbones() -> list[Row]:
     with_weights = set(timm.list_models(pretrained=True))
     tagged = {name.split(".")[0] for name in with_weights}
     return [
-        {"name": name, "library": "timm", "pretrained": "yes" if name in tagged else "no"} for name in timm.list_models()
+        {"name": name, "library": "timm", "pretrained": "yes" if name in tagged else "no"}
+        for name in timm.list_models()
     ]
 
 
@@ -98,9 +99,7 @@ def _heads() -> list[Row]:
 def _placeholders() -> list[Row]:
     from harness.models.config import PlaceholderConfig
 
-    return [
-        {"name": name, "default": str(field.default)} for name, field in PlaceholderConfig.model_fields.items()
-    ]
+    return [{"name": name, "default": str(field.default)} for name, field in PlaceholderConfig.model_fields.items()]
 
 
 _KINDS: dict[str, Callable[[], list[Row]]] = {

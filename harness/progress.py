@@ -46,7 +46,7 @@ class Reporter:
     def say(self, text: str) -> None:
         """One line; rich markup is not interpreted."""
         if not self.quiet:
-            self.console.print(text, markup=False, highlight=False)
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, label: str, total: int, start: int = 0) -> Iterator[Bar]:

@@ -49,7 +49,7 @@ def hardware() -> str:
     import torch
 
     if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} × {torch.cuda.get_device_name(0)}"
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -68,7 +68,8 @@ def build_network(submission: Submission, splits: Splits) -> MultiTaskNetwork:
         name: TaskSpec(adapter.task, len(adapter.classes), len(getattr(adapter, "question_vocabulary", ())))
         for name, adapter in splits.train.items()
     }
-    return MultiTaskNetwork(submission.model, specs)
+    # Channels last is the faster layout of convolutions on CPUs and GPUs alike.
+    return MultiTaskNetwork(submission.model, specs).to(memory_format=torch.channels_last)
 
 
 def run(submission: Submission, seed: int, runs: Path, board: Path, reporter: Reporter, fresh: bool = False) -> Record:
@@ -94,6 +95,7 @@ def run(submission: Submission, seed: int, runs: Path, board: Path, reporter: Re
         if stored is not None:
             reporter.say(f"{submission.name}, seed {seed}: already on the board")
             return stored
+    splits = open_data(submission)
     folder = runs / identity
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):  # a second process that is given the same run waits and then finds it done
@@ -102,7 +104,7 @@ def run(submission: Submission, seed: int, runs: Path, board: Path, reporter: Re
         elif (stored := _stored(board, submission, seed)) is not None:
             return stored
         reporter.say(f"{submission.name}, seed {seed}: {folder}")
-        record, statistics = _run(submission, seed, folder, reporter)
+        record, statistics = _run(submission, seed, splits, folder, reporter)
         write_record(board, record, statistics, replace=fresh)
     return record
 
@@ -113,9 +115,8 @@ def _stored(board: Path, submission: Submission, seed: int) -> Record | None:
 
 
 def _run(
-    submission: Submission, seed: int, folder: Path, reporter: Reporter
+    submission: Submission, seed: int, splits: Splits, folder: Path, reporter: Reporter
 ) -> tuple[Record, dict[str, dict[str, Any]]]:
-    splits = open_data(submission)
     resolved = submission.resolved()
     write_text(folder / "submission.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     seed_everything(seed)

@@ -42,7 +42,7 @@ def score(adapter: Adapter, predictions: Path) -> Result:
         return detection.evaluate(annotations, predictions, [int(image) for image in adapter.ids])
     if adapter.task == "segmentation":
         label_map = LabelMap.of(card.classes)
-        return segmentation.evaluate(adapter.ground_truth_files(), predictions, label_map, adapter.ids)
+        return segmentation.evaluate(card.path(split, "labels"), predictions, label_map, adapter.ids)
     questions, annotations = card.path(split, "questions"), card.path(split, "annotations")
     return vqa.evaluate(questions, annotations, predictions, [int(image) for image in adapter.ids])
 

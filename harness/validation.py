@@ -45,7 +45,7 @@ def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
                 "train_images": len(adapter),
                 "evaluation_images": len(splits.evaluation[name]),
                 "classes": len(adapter.classes),
-                "image_size": " × ".join(map(str, config.image_size)),
+                "image_size": " x ".join(map(str, config.image_size)),
                 "macs": macs_per_image(network, name, task_data(submission, 0, splits, name, training=False)),
             }
         )

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests_support import document
 
 from harness.atomic import locked
 from harness.data import shapes
-from tests_support import document
 
 SIZES = {"train": 24, "val": 4, "test": 8}
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

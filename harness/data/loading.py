@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness.data.vqa import tokenize
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -33,11 +32,12 @@ from harness.data.samples import (
     VqaSample,
 )
 from harness.data.transforms import Transform, derive_seed
+from harness.data.vqa import tokenize
 
 Place = tuple[int, int]  # epoch (-1 in evaluation), index
 
 
-class TaskData(Dataset[dict[str, Any]]):
+class TaskData(Dataset[Any]):
     """One split of one task, transformed: what a loader process holds.
 
     Args:
@@ -107,7 +107,7 @@ class TaskData(Dataset[dict[str, Any]]):
 def collate(items: list[dict[str, Any]]) -> Batch:
     """Stack the samples of one task into a batch."""
     first = items[0]
-    common = {
+    common: dict[str, Any] = {
         "ids": tuple(item["id"] for item in items),
         "images": torch.stack([item["image"] for item in items]),
         "sizes": torch.tensor([item["size"] for item in items], dtype=torch.int64),
@@ -190,7 +190,7 @@ def loader(data: TaskData, order: TrainingOrder | EvaluationOrder, workers: int)
     """A torch loader over `order`. The batches do not depend on the number of worker processes."""
     return DataLoader(
         data,
-        batch_sampler=order,  # type: ignore[arg-type]
+        batch_sampler=order,
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=False,

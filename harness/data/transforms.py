@@ -57,9 +57,14 @@ class Transform:
         if mask is not None:
             sample["mask"] = tv_tensors.Mask(torch.from_numpy(mask))
         if self._random:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derive_seed(*key))
+            # torchvision draws from the global stream. (torch.manual_seed would seed the GPUs, too, and takes longer
+            # than all of this function.)
+            state = torch.get_rng_state()
+            try:
+                torch.default_generator.manual_seed(derive_seed(*key))
                 sample = self._transform(sample)
+            finally:
+                torch.set_rng_state(state)
         else:
             sample = self._transform(sample)
         out = {name: value.as_subclass(Tensor) for name, value in sample.items()}

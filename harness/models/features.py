@@ -14,7 +14,7 @@ class Features:
     """Features of one task's batch.
 
     Attributes:
-        pyramid: float [B, channels, H/stride, W/stride] by stride, finest first.
+        pyramid: float [B, channels, H/stride, W/stride] by stride, finest first; empty where only `pooled` is read.
         pooled: float [B, F].
         stream: The placeholder tokens after the backbone, or None for the plain network.
     """

@@ -54,9 +54,9 @@ class MultiTaskNetwork(nn.Module):
         self.specs = dict(specs)
         self._blind = config.heads.vqa.question_only
         looking = [name for name, spec in specs.items() if not (spec.task == "vqa" and self._blind)]
-        self.shared = (
-            look_up(SHARING, config.sharing.name, "sharing architecture")(config, looking) if looking else None
-        )
+        pooled_only = [name for name in looking if specs[name].task == "classification"]
+        sharing = look_up(SHARING, config.sharing.name, "sharing architecture")
+        self.shared = sharing(config, looking, pooled_only) if looking else None
         shape = self.shared.shape if self.shared is not None else FeatureShape(config.neck.strides, 0, 0)
         questioning = {name: spec for name, spec in specs.items() if spec.task == "vqa"}
         self.text = nn.ModuleDict({name: TextEncoder(config.text, spec.words) for name, spec in questioning.items()})
@@ -69,7 +69,8 @@ class MultiTaskNetwork(nn.Module):
         self._sites = dict(self.shared.sites()) if self.shared is not None else {}
         self._vqa_sites: dict[str, int] = {}
         for name in questioning:
-            self._vqa_sites |= {TextEncoder.SITE: config.text.width, **self.heads[name].sites()}
+            head = self.heads[name]
+            self._vqa_sites |= {TextEncoder.SITE: config.text.width, **head.sites()}  # type: ignore[operator]
         self.placeholders: Placeholders | None = None
         if config.placeholders.count:
             with torch.random.fork_rng(devices=[]):
@@ -112,17 +113,18 @@ class MultiTaskNetwork(nn.Module):
         return [(name, features.get(name)) for name in batches]
 
     def _head(self, name: str, method: str, features: Features | None, batch: Batch) -> Any:
-        call = getattr(self.heads[name], method)
+        head: Any = self.heads[name]
+        call = getattr(head, method)
         stream = features.stream if features is not None else None
         expected = list(self._sites) if features is not None else []
         if not isinstance(batch, VqaBatch):
             result = call(features, batch)
         else:
-            image = self.heads[name].positions(features) if features is not None else None
+            image = head.positions(features) if features is not None else None
             stream = self._question_stream(stream, batch)
             words = self.text[name](batch.words, stream)
             result = call(image, batch, words, stream)
-            expected += [TextEncoder.SITE, *self.heads[name].sites()]
+            expected += [TextEncoder.SITE, *head.sites()]
         if stream is not None:
             stream.check(expected)
         return result

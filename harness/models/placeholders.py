@@ -27,7 +27,7 @@ class PlaceholderBank(nn.Module):
 
     def forward(self, batch: int) -> Tensor:
         """Copies of P that the samples of a batch start from: float [batch, K, d]."""
-        return self.tokens.expand(batch, -1, -1)
+        return self.tokens.repeat(batch, 1, 1)
 
 
 class ExchangeSite(nn.Module):

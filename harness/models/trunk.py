@@ -27,8 +27,16 @@ class Trunk(nn.Module):
         self.neck = FeaturePyramidNetwork(channels, config.neck.channels)
         self.shape = FeatureShape(config.neck.strides, config.neck.channels, self.backbone.pooled_width)
 
-    def forward(self, images: Tensor, stream: TokenStream | None) -> Features:
-        """Encode uint8 [B, 3, H, W] images."""
+    def forward(self, images: Tensor, stream: TokenStream | None, pyramids: int) -> Features:
+        """Encode images.
+
+        Args:
+            images: uint8 [B, 3, H, W].
+            stream: Their placeholder tokens, or None.
+            pyramids: For how many of the images, from the first on, the feature pyramid is needed.
+        """
         encoded = self.backbone(images, stream)
-        levels = self.neck({str(stride): level for stride, level in encoded.maps.items()})
+        levels: dict[str, Tensor] = {}
+        if pyramids:
+            levels = self.neck({str(stride): level[:pyramids] for stride, level in encoded.maps.items()})
         return Features({int(stride): level for stride, level in levels.items()}, encoded.pooled, stream)

@@ -24,13 +24,13 @@ from harness.data.loading import TaskData, TrainingOrder, loader
 from harness.errors import HarnessError
 from harness.models.network import MultiTaskNetwork
 from harness.progress import Reporter
+from harness.registry import look_up
 from harness.submission import Submission
 from harness.training import checkpoints
 from harness.training.balancing import BALANCING
 from harness.training.engine import Engine
 from harness.training.optimization import build_optimizer, learning_rate
 from harness.training.regimes import REGIMES
-from harness.registry import look_up
 
 Curves = dict[str, list[tuple[int, float]]]
 Log = Callable[[int, Mapping[str, float]], None]

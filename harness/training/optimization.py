@@ -17,7 +17,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     customary.
     """
     free = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         exempt = parameter.dim() <= 1 or id(parameter) in free or name.endswith(("positions", "bank.tokens"))
         (plain if exempt else decayed).append(parameter)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests_support import batches, document
 
 from harness.models.config import ModelConfig, PlaceholderConfig
 from harness.models.network import MultiTaskNetwork, TaskSpec
 from harness.models.placeholders import ExchangeSite, PlaceholderBank, Placeholders, TokenStream
 from harness.submission import Submission
-from tests_support import batches, document
 
 SPECS = {
     "c": TaskSpec("classification", 5),
@@ -169,5 +169,6 @@ def test_rows_of_a_stream_follow_their_samples_and_their_visits() -> None:
     rows.check(["a"])
 
 
-def test_submission_default_is_sixteen_tokens() -> None:
-    assert Submission.model_validate(document(4) | {"model": {"backbone": {"name": "resnet50"}}}).model.placeholders.count == 16
+def test_sixteen_tokens_are_the_default() -> None:
+    raw = document() | {"model": {"backbone": {"name": "resnet50"}}}
+    assert Submission.model_validate(raw).model.placeholders.count == 16

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests_support import document
 
 from harness.data.loading import TaskData
 from harness.errors import HarnessError
@@ -17,7 +18,6 @@ from harness.submission import Submission
 from harness.training import checkpoints
 from harness.training.engine import Engine
 from harness.training.loop import Progress, seed_everything, train
-from tests_support import document
 
 pytestmark = pytest.mark.usefixtures("tiny_suite")
 QUIET = Reporter(quiet=True)
@@ -30,7 +30,11 @@ def prepare(seed: int = 0, **changes: Any) -> tuple[Submission, MultiTaskNetwork
     splits = open_data(submission)
     seed_everything(seed)
     network = build_network(submission, splits)
-    return submission, network, {name: task_data(submission, seed, splits, name, training=True) for name in splits.train}
+    return (
+        submission,
+        network,
+        {name: task_data(submission, seed, splits, name, training=True) for name in splits.train},
+    )
 
 
 def trained(folder: Path, **changes: Any) -> tuple[dict[str, torch.Tensor], Progress]:
@@ -106,8 +110,10 @@ def test_one_step_follows_the_gradient_of_the_summed_losses() -> None:
     submission, network, data = prepare(steps=1, gradient_clip=None)
     from harness.data.loading import TrainingOrder, loader
 
-    batches = {t.dataset: next(iter(loader(data[t.dataset], TrainingOrder(data[t.dataset], t.batch_size), 0)))
-               for t in submission.tasks}
+    batches = {
+        t.dataset: next(iter(loader(data[t.dataset], TrainingOrder(data[t.dataset], t.batch_size), 0)))
+        for t in submission.tasks
+    }
     torch.manual_seed(1)
     losses = network(batches)
     assert set(losses) == set(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import timm
 import torch
@@ -65,6 +66,8 @@ class TimmBackbone(nn.Module):
         # num_features is what the head pools; some models have a hidden layer between pooling and classifier.
         self.pooled_width = int(getattr(self.body, "head_hidden_size", None) or self.body.num_features)
         normalization = self.body.pretrained_cfg
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", _constant(normalization["mean"]), persistent=False)
         self.register_buffer("std", _constant(normalization["std"]), persistent=False)
 
@@ -113,9 +116,9 @@ def _names() -> set[str]:
     return set(timm.list_models())
 
 
-def _create(config: BackboneConfig) -> nn.Module:
+def _create(config: BackboneConfig) -> Any:
     try:
-        model: nn.Module = timm.create_model(config.name, pretrained=config.pretrained, num_classes=0)
+        model = timm.create_model(config.name, pretrained=config.pretrained, num_classes=0)
     except RuntimeError as error:  # unknown tag, or no pretrained weights exist
         raise HarnessError(f"model.backbone: timm cannot build {config.name!r}: {_first_sentence(error)}") from None
     except Exception as error:

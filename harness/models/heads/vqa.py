@@ -102,7 +102,7 @@ class VqaHead(nn.Module):
 
     def sites(self) -> dict[str, int]:
         """Widths of the features at this head's exchange sites."""
-        return {site: self.width for site in ((self.IMAGE_SITE,) if self.looks else ()) + (self.QUESTION_SITE,)}
+        return dict.fromkeys(((self.IMAGE_SITE,) if self.looks else ()) + (self.QUESTION_SITE,), self.width)
 
     def positions(self, features: Features) -> Tensor:
         """Image positions to look at, float [B, N, width], after exchanging with the images' placeholder tokens."""
