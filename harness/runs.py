@@ -25,9 +25,10 @@ from harness.cards import DatasetCard
 from harness.data import open_split
 from harness.data.loading import TaskData
 from harness.data.samples import Adapter
+from harness.errors import HarnessError
 from harness.models.network import MultiTaskNetwork, TaskSpec
 from harness.progress import Reporter
-from harness.scoring import score, task_result
+from harness.scoring import score, task_result, unrankable_reasons
 from harness.submission import Submission
 from harness.training import checkpoints
 from harness.training.costs import macs_per_image
@@ -56,10 +57,16 @@ def open_data(submission: Submission) -> Splits:
     """
     limit = submission.evaluation.limit
     cards = submission.cards()
-    return Splits(
+    splits = Splits(
         {name: open_split(card, "train", limit) for name, card in cards.items()},
         {name: open_split(card, card.evaluation_split, limit) for name, card in cards.items()},
     )
+    for name, adapter in splits.evaluation.items():
+        if adapter.classes != splits.train[name].classes:
+            raise HarnessError(
+                f"card {name}: splits 'train' and {adapter.split!r} list different classes; they must be the same"
+            )
+    return splits
 
 
 def build_network(submission: Submission, splits: Splits) -> MultiTaskNetwork:
@@ -139,9 +146,7 @@ def _run(
         preprocessing = {"image_size": list(config.image_size), "resize": "stretch, bilinear, antialiased"}
         tasks[name] = task_result(adapter, result, path, preprocessing)
         statistics[name] = result.statistics
-    reasons = []
-    if submission.evaluation.limit is not None:
-        reasons.append(f"limited to {submission.evaluation.limit} images and steps")
+    reasons = unrankable_reasons([*splits.train.values(), *splits.evaluation.values()], submission.evaluation.limit)
     record = Record(
         name=submission.name,
         fingerprint=submission.fingerprint(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,20 @@ def task_result(
     )
 
 
+def unrankable_reasons(adapters: Sequence[Adapter], limit: int | None) -> list[str]:
+    """Why a record on these splits must not be ranked: a limit, or another number of examples than the card states."""
+    if limit is not None:
+        return [f"limited to {limit} images"]
+    reasons = []
+    for adapter in adapters:
+        stated = adapter.card.splits[adapter.split].size  # type: ignore[index]
+        if stated is not None and stated != adapter.examples:
+            reasons.append(
+                f"{adapter.card.name}: split {adapter.split} has {adapter.examples:,} examples, its card states {stated:,}"
+            )
+    return reasons
+
+
 def record_predictions(
     card_name: str, predictions: Path, name: str, seed: int, board: Path, limit: int | None = None
 ) -> Record:
@@ -93,7 +107,7 @@ def record_predictions(
         raise HarnessError(f"{predictions}: no such file or folder")
     result = score(adapter, predictions)
     task = task_result(adapter, result, predictions)
-    reasons = [f"limited to {limit} images"] if limit is not None else []
+    reasons = unrankable_reasons([adapter], limit)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     record = Record(
         name=name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import orjson
@@ -12,6 +13,9 @@ from rich.text import Text
 from harness.board.compare import Comparison
 from harness.board.tables import rows
 from harness.board.text import safe_terminal as safe_terminal
+
+WIDE = 140  # columns of a terminal that has room for every column of a board
+_DETAILS = ("mean rank", "seeds", "parameters", "training", "trust")
 
 
 def print_board(board: Path, console: Console, names: set[str] | None = None) -> None:
@@ -26,12 +30,24 @@ def print_board(board: Path, console: Console, names: set[str] | None = None) ->
     for title, header, body in rows(document):
         if names is not None and not any(cell.split("@")[0] in names for row in body for cell in row):
             continue
-        table = Table(title=Text(title), title_justify="left")
-        for index, column in enumerate(header):
-            table.add_column(Text(column), overflow="fold", justify="left" if index in (0, 1) else "right")
+        shown = [i for i, column in enumerate(header) if console.width >= WIDE or column not in _DETAILS]
+        table = Table(title=Text(title), title_justify="left", padding=(0, 0 if console.width < WIDE else 1))
+        for index in shown:
+            left = index < 2 or len(header) == 2
+            # Names of cards may break at their hyphens; names of entries and numbers must stay whole.
+            table.add_column(Text(header[index].replace("-", "-\n")), justify="left" if left else "right")
         for row in body:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(_two_lines(row[index])) for index in shown))
         console.print(table)
+
+
+def _two_lines(cell: str) -> str:
+    """``97.40 [95.91, 98.51] #1`` as ``97.40 #1`` above ``[95.9, 98.5]``; other cells as they are."""
+    match = re.fullmatch(r"(\S+) \[([-\d.]+), ([-\d.]+)\](.*)", cell)
+    if match is None:
+        return cell
+    value, low, high, place = match.groups()
+    return f"{value}{place}\n[{float(low):.1f}, {float(high):.1f}]"
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:

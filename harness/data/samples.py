@@ -113,6 +113,11 @@ class Adapter(ABC):
     def __getitem__(self, index: int) -> Any:
         """Decode one sample. Raises HarnessError naming the file if the image cannot be read."""
 
+    @property
+    def examples(self) -> int:
+        """What the card's ``size`` counts: images, or the questions of the whole split."""
+        return len(self)
+
     @abstractmethod
     def ground_truth_files(self) -> Sequence[Path]:
         """The files that hold the ground truth of this split."""

@@ -74,6 +74,11 @@ class VqaV2(Adapter):
             answers=tuple(tuple(texts.distinct[n] for n in row) for row in texts.answers[part]),
         )
 
+    @property
+    def examples(self) -> int:
+        """Number of questions of the whole split."""
+        return len(self._texts.question_ids)
+
     def ground_truth_files(self) -> Sequence[Path]:
         """The questions JSON and the annotations JSON."""
         return (self._texts.questions_file, self._texts.annotations_file)
