@@ -87,9 +87,8 @@ def unrankable_reasons(adapters: Sequence[Adapter], limit: int | None) -> list[s
     for adapter in adapters:
         stated = adapter.card.splits[adapter.split].size  # type: ignore[index]
         if stated is not None and stated != adapter.examples:
-            reasons.append(
-                f"{adapter.card.name}: split {adapter.split} has {adapter.examples:,} examples, its card states {stated:,}"
-            )
+            place = f"{adapter.card.name}: split {adapter.split}"
+            reasons.append(f"{place} has {adapter.examples:,} examples, its card states {stated:,}")
     return reasons
 
 
