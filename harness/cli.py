@@ -92,13 +92,15 @@ def validate(
     as_json: JsonOption = False,
 ) -> None:
     """Check submissions as submit would before training: schema, data, network, one sample per task."""
-    from harness.submission import json_schema
+    from harness.submission import json_schema, load_submission
 
     if schema:
         _print_json(json_schema())
         return
     if not files:
         raise HarnessError("validate: name at least one submission, e.g. harness validate baselines/shapes-plain.yaml")
+    for file in files:  # what the schema can tell is told before the libraries of deep learning load
+        load_submission(file, overrides or [])
     from harness.validation import check
 
     reports = [check(file, overrides or []) for file in files]
