@@ -118,7 +118,7 @@ def test_an_unreadable_image_stops_the_run_with_its_name(command: Command, tmp_p
             folder.mkdir(parents=True)
             Image.new("RGB", (20, 16)).save(folder / "0.png")
     broken = tmp_path / "data" / "train" / "b" / "0.png"
-    broken.write_bytes(broken.read_bytes()[:60])
+    broken.write_bytes(broken.read_bytes()[:40])  # within the header of the pixel data
     card = {
         "name": "mine", "version": "1", "title": "mine", "task": "classification", "adapter": "imagefolder",
         "root": str(tmp_path / "data"), "splits": {"train": {"images": "train"}, "val": {"images": "val"}},
