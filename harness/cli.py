@@ -15,6 +15,8 @@ from rich.table import Table
 from harness.errors import HarnessError
 from harness.progress import Reporter
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="harness",
     help="Train a model on several vision tasks at once, score it, and tell whether it beats a baseline.\n\n"
@@ -266,9 +268,10 @@ def main() -> None:
 
         print(f"error: {safe_terminal(str(error))}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; the work so far is kept, the same command goes on with it", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer turns Ctrl-C into this, without a word
+            print("interrupted; the work so far is kept, the same command goes on with it", file=sys.stderr)
+        raise
     except BrokenPipeError:  # the reader of a pipe, e.g. head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
