@@ -21,30 +21,53 @@ class Split(Section):
     """Where one split's files lie, relative to the card's root. Which keys are needed depends on the adapter.
 
     Attributes:
-        images: Folder of images.
-        annotations: COCO instances JSON or VQA v2 annotations JSON.
-        labels: Cityscapes folder of ``*_gtFine_labelIds.png``.
+        images: Folder of images, or tar shards of them: ``train-{000000..000146}.tar`` or ``train-*.tar``.
+        annotations: COCO instances JSON, VQA v2 annotations JSON, or PASCAL VOC's folder of XML files.
+        labels: Folder of label maps, or the file with the classes of a flat image folder.
         questions: VQA v2 questions JSON.
+        names: Text file that lists the images of the split, where several splits share a folder.
+        synsets: ImageNet development kit: ``meta.mat``.
+        real: ImageNet: ReaL label sets (``real.json``), for a second accuracy beside top-1.
         image_prefix: VQA: what stands before the 12-digit image id in file names.
-        image_suffix: VQA: what stands after it.
+        image_suffix: Ending of image file names, where names are listed without it.
+        label_suffix: Ending of label maps, which are otherwise named like their images.
         size: Number of images (VQA: of questions) that the split must have.
+        objects: Number of annotated objects that the split must have (detection).
     """
 
     images: str
     annotations: str | None = None
     labels: str | None = None
     questions: str | None = None
+    names: str | None = None
+    synsets: str | None = None
+    real: str | None = None
     image_prefix: str = ""
     image_suffix: str = ".jpg"
+    label_suffix: str = ".png"
     size: int | None = Field(default=None, gt=0)
+    objects: int | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _inside_root(self) -> Split:
-        for field in ("images", "annotations", "labels", "questions", "image_prefix", "image_suffix"):
-            value = getattr(self, field)
-            if value is not None and (Path(value).is_absolute() or ".." in Path(value).parts or "\0" in value):
+        for field, value in self:
+            if isinstance(value, str) and (Path(value).is_absolute() or ".." in Path(value).parts or "\0" in value):
                 raise ValueError(f"{field}: {value!r} must lie inside the card's root")
         return self
+
+
+class Archive(Section):
+    """One of the official files to download, with the checksum that its publisher states.
+
+    Attributes:
+        file: Its name; ``harness data check`` verifies it where it lies in the card's root.
+        md5: 32 hex digits.
+        bytes: Its size.
+    """
+
+    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    md5: str = Field(pattern=r"^[0-9a-f]{32}$")
+    bytes: int | None = Field(default=None, gt=0)
 
 
 class SegmentationClass(Section):
@@ -65,17 +88,34 @@ class SegmentationClass(Section):
     has_instances: bool = False
 
 
-_TASK_OF_ADAPTER: dict[str, Task] = {
+AdapterName = Literal[
+    "imagefolder", "imagenet_devkit", "cifar", "pets", "coco", "voc", "cityscapes", "label_maps", "vqa"
+]
+_TASK_OF_ADAPTER: dict[AdapterName, Task] = {
     "imagefolder": "classification",
+    "imagenet_devkit": "classification",
+    "cifar": "classification",
+    "pets": "classification",
     "coco": "detection",
+    "voc": "detection",
     "cityscapes": "segmentation",
+    "label_maps": "segmentation",
     "vqa": "vqa",
 }
-_NEEDED: dict[str, tuple[str, ...]] = {
-    "imagefolder": (),
+_NEEDED: dict[AdapterName, tuple[str, ...]] = {
+    "cifar": ("labels",),
+    "pets": ("names",),
     "coco": ("annotations",),
+    "voc": ("annotations", "names"),
     "cityscapes": ("labels",),
+    "label_maps": ("labels",),
     "vqa": ("questions", "annotations"),
+}
+METRIC_OF_TASK: dict[Task, str] = {
+    "classification": "top1",
+    "detection": "coco_bbox",
+    "segmentation": "cityscapes_iou",
+    "vqa": "vqa_v2",
 }
 
 
@@ -86,13 +126,18 @@ class DatasetCard(Section):
         name: Unique name, the file's stem.
         version: Version of the data, part of the protocol that entries are compared under.
         task: What is predicted.
-        adapter: The file layout: ImageNet folders, COCO instances, Cityscapes trees, VQA v2 JSON.
+        adapter: The file layout (``harness ls adapters``).
         root: Folder of the data; ``${HARNESS_DATA}`` and other environment variables are replaced.
         splits: The splits.
         selection_split: Split on which anything may be selected (checkpoints, hyper-parameters).
         evaluation_split: Split on which entries are scored; nothing is selected on it.
-        classes: Segmentation: the label map. Classification and detection read theirs from the data.
+        classes: The label map: segmentation, and PASCAL VOC's objects. Other layouts state theirs in the data.
         answers: VQA: how many of the most frequent training answers a model chooses from.
+        metric: Name of the metric that entries are ranked by; each task has one.
+        exif_orientation: Whether to turn images as their EXIF data say. The official annotations of all shipped data
+            sets are in the coordinates of the pixels as stored, so the default is not to.
+        missing_labels: What to do with images that have no label map: stop, or leave them out of the split.
+        archives: The official downloads and their checksums.
         redistributable: Whether the licence allows showing the images on a public page.
     """
 
@@ -100,13 +145,17 @@ class DatasetCard(Section):
     version: str
     title: str
     task: Task
-    adapter: Literal["imagefolder", "coco", "cityscapes", "vqa"]
+    adapter: AdapterName
     root: str = ""
     splits: dict[SplitName, Split]
     selection_split: SplitName = "val"
     evaluation_split: SplitName = "val"
     classes: tuple[SegmentationClass, ...] = ()
     answers: int = Field(default=3129, gt=1)
+    metric: str = ""
+    exif_orientation: Literal["ignore", "apply"] = "ignore"
+    missing_labels: Literal["error", "leave_out"] = "error"
+    archives: tuple[Archive, ...] = ()
     license: str
     redistributable: bool = False
     homepage: str = ""
@@ -119,20 +168,25 @@ class DatasetCard(Section):
             raise ValueError(
                 f"adapter: {self.adapter!r} reads {_TASK_OF_ADAPTER[self.adapter]} data, but task is {self.task!r}"
             )
+        metric = METRIC_OF_TASK[self.task]
+        if self.metric not in ("", metric):
+            raise ValueError(f"metric: {self.metric!r} is not the metric of {self.task}; write {metric!r}")
         if "train" not in self.splits:
             raise ValueError("splits: a 'train' split is required")
         for role in ("selection_split", "evaluation_split"):
             if getattr(self, role) not in self.splits:
                 raise ValueError(f"{role}: {getattr(self, role)!r} is not among the splits ({', '.join(self.splits)})")
         for name, split in self.splits.items():
-            for field in _NEEDED[self.adapter]:
+            for field in _NEEDED.get(self.adapter, ()):
                 if getattr(split, field) is None:
                     raise ValueError(f"splits.{name}.{field}: the {self.adapter} adapter needs this key")
-        if self.adapter == "cityscapes":
+        if self.task == "segmentation":
             if not any(c.evaluated for c in self.classes):
                 raise ValueError("classes: a segmentation card needs at least one evaluated class")
             if len({c.id for c in self.classes}) < len(self.classes):
                 raise ValueError("classes: two classes have the same id")
+        elif self.adapter == "voc" and not self.classes:
+            raise ValueError("classes: the voc adapter needs the names of the object classes")
         return self
 
     def path(self, split: str, field: str) -> Path:

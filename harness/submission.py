@@ -22,6 +22,9 @@ from harness.training.regimes import REGIMES
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
+# Keys of a card that no number depends on.
+_ONLY_DESCRIBES = ("root", "title", "license", "homepage", "how_to_get", "citation", "redistributable", "archives")
+
 
 class Submission(Section):
     """A model, what it is trained on and how.
@@ -99,7 +102,16 @@ class Submission(Section):
             del content["training"][key]
         content["cards"] = {name: card.model_dump(mode="json") for name, card in self.cards().items()}
         for card in content["cards"].values():
-            for key in ("root", "title", "license", "homepage", "how_to_get", "citation", "redistributable"):
+            for key in (
+                "root",
+                "title",
+                "license",
+                "homepage",
+                "how_to_get",
+                "citation",
+                "redistributable",
+                "archives",
+            ):
                 del card[key]
         canonical = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(canonical).hexdigest()[:12]

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from harness.cards import DatasetCard
-from harness.data.images import read_image, walk_images
 from harness.data.samples import Adapter, ClassificationSample
+from harness.data.stores import ImageStore
 from harness.errors import HarnessError
 
 
@@ -33,22 +33,24 @@ class ImageFolder(Adapter):
 
     def __init__(self, card: DatasetCard, split: str, limit: int | None = None) -> None:
         self.card, self.split = card, split
-        self._folder = card.require(card.path(split, "images"), "the class folder tree")
-        self._classes = _class_folders(card, card.require(card.path("train", "images"), "the class folder tree"))
+        self._images = ImageStore(card, split)
+        self._classes = _class_folders(card, ImageStore(card, "train"))
         index = {name: number for number, name in enumerate(self._classes)}
-        self._all: list[str] = []
-        labels: list[int] = []
-        for name in _class_folders(card, self._folder):
+        for name in _class_folders(card, self._images):
             if name not in index:
                 raise HarnessError(
-                    f"card {card.name}: {self._folder / name} is a class that the training split has not; "
+                    f"card {card.name}: {self._images.path(name)} is a class that the training split has not; "
                     f"remove the folder or add {card.path('train', 'images') / name}"
                 )
-            files = walk_images(self._folder / name)
-            self._all += [f"{name}/{file}" for file in files]
-            labels += [index[name]] * len(files)
+        # By class first: a plain sort would put the files of "a-b" between those of "a" and "a/b".
+        inside = [name.partition("/") for name in self._images.names()]
+        pairs = sorted((name, file) for name, slash, file in inside if slash)
+        self._all = [f"{name}/{file}" for name, file in pairs]
+        labels = [index[name] for name, _ in pairs]
         if not self._all:
-            raise HarnessError(f"card {card.name}: {self._folder} has no image in any class folder; {card.how_to_get}")
+            raise HarnessError(
+                f"card {card.name}: {self._images.place} has no image in any class folder; {card.how_to_get}"
+            )
         self.ids = self._all[:limit]
         self._all_labels = np.array(labels, dtype=np.int64)
         self.labels = self._all_labels[:limit]
@@ -56,7 +58,7 @@ class ImageFolder(Adapter):
     def __getitem__(self, index: int) -> ClassificationSample:
         """Decode one image. Raises HarnessError naming the file if it cannot be read."""
         name = self.ids[index]
-        return ClassificationSample(name, read_image(self._folder / name), int(self.labels[index]))
+        return ClassificationSample(name, self._images.read(name), int(self.labels[index]))
 
     def ground_truth_files(self) -> Sequence[Path]:
         """None: the folders are the ground truth."""
@@ -73,10 +75,8 @@ class ImageFolder(Adapter):
         return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
-def _class_folders(card: DatasetCard, folder: Path) -> tuple[str, ...]:
-    if not folder.is_dir():
-        raise HarnessError(f"card {card.name}: {folder} is not a folder; {card.how_to_get}")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def _class_folders(card: DatasetCard, images: ImageStore) -> tuple[str, ...]:
+    names = images.folders()
     if not names:
-        raise HarnessError(f"card {card.name}: {folder} has no class folders; {card.how_to_get}")
+        raise HarnessError(f"card {card.name}: {images.place} has no class folders; {card.how_to_get}")
     return tuple(names)

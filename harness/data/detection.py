@@ -11,8 +11,8 @@ import numpy as np
 
 from harness.cards import DatasetCard
 from harness.data.annotations import entries, field, read_json, unique_ids
-from harness.data.images import read_image, require_images
 from harness.data.samples import Adapter, DetectionSample
+from harness.data.stores import ImageStore
 from harness.errors import HarnessError
 
 
@@ -39,7 +39,7 @@ class CocoDetection(Adapter):
 
     def __init__(self, card: DatasetCard, split: str, limit: int | None = None) -> None:
         self.card, self.split = card, split
-        self._folder = card.require(card.path(split, "images"), "the image folder")
+        self._images = ImageStore(card, split)
         self._file = path = card.require(card.path(split, "annotations"), "the instances file")
         document = read_json(path)
         self._read_categories(document)
@@ -60,7 +60,7 @@ class CocoDetection(Adapter):
         self._sizes = np.array(sizes, dtype=np.int32)
         self.image_ids = found[order]
         self._read_boxes(entries(document, "annotations", path))
-        require_images(self._folder, self._names[:limit], str(path))
+        self._images.require(self._names[:limit], str(path))
         self.image_ids = self.image_ids[:limit]
         self.ids = [str(number) for number in self.image_ids]
 
@@ -113,13 +113,13 @@ class CocoDetection(Adapter):
             HarnessError: The image cannot be read, or its size is not the one that the JSON states.
         """
         index = range(len(self.ids))[index]
-        path = self._folder / self._names[index]
-        image = read_image(path)
+        name = self._names[index]
+        image = self._images.read(name)
         height, width = self._sizes[index]
         if image.shape[:2] != (height, width):
             raise HarnessError(
-                f"{path}: the image has {image.shape[1]} x {image.shape[0]} pixels, but {self._file} says "
-                f"{width} x {height}; the boxes would be misplaced, fetch the image again"
+                f"{self._images.path(name)}: the image has {image.shape[1]} x {image.shape[0]} pixels, but {self._file} "
+                f"says {width} x {height}; the boxes would be misplaced, fetch the image again"
             )
         part = slice(self._starts[index], self._starts[index + 1])
         return DetectionSample(

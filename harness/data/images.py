@@ -1,7 +1,7 @@
 """Reading images and label maps from strangers' files.
 
-EXIF orientation is not applied: the annotations of COCO, Cityscapes and VQA v2 are in the coordinates of the pixels as
-stored, and so are the official tools'.
+EXIF orientation is applied only where a card asks for it: the annotations of COCO, Cityscapes and VQA v2 are in the
+coordinates of the pixels as stored, and so are the official tools'.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from harness.errors import HarnessError
 
@@ -24,7 +24,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", "
 MAX_PIXELS = 100_000_000
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, upright: bool = False) -> NDArray[np.uint8]:
     """Read an image as RGB.
 
     Grey values are repeated, palettes looked up, CMYK converted, transparency dropped, and 16-bit grey values reduced
@@ -32,14 +32,16 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
     Args:
         path: A JPEG, PNG, BMP, GIF, PPM, TIFF or WebP file.
+        upright: Whether to turn the image as its EXIF data say; otherwise pixels stay as stored.
 
     Returns:
-        uint8 [H, W, 3], RGB, as stored (EXIF orientation not applied); a copy that may be written into.
+        uint8 [H, W, 3], RGB; a copy that may be written into.
 
     Raises:
         HarnessError: The file is missing, truncated, not an image, of an unusable kind, or larger than 100 megapixels.
     """
-    with _opened(path, FORMATS) as image:
+    with _opened(path, FORMATS) as opened:
+        image = ImageOps.exif_transpose(opened) if upright else opened
         if image.mode.startswith("I"):  # 16 bits per pixel, or such values in 32 bits
             grey = (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
             return np.repeat(grey[:, :, None], 3, axis=2)

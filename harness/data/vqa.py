@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from harness.cards import DatasetCard
 from harness.data.annotations import entries, field, read_json, unique_ids
-from harness.data.images import read_image, require_images
 from harness.data.samples import Adapter, VqaSample
+from harness.data.stores import ImageStore
 from harness.errors import HarnessError
 from harness.evaluation.vqa_text import answer_accuracy, normalize_answer
 
@@ -48,14 +48,14 @@ class VqaV2(Adapter):
 
     def __init__(self, card: DatasetCard, split: str, limit: int | None = None) -> None:
         self.card, self.split = card, split
-        self._folder = card.require(card.path(split, "images"), "the image folder")
+        self._images = ImageStore(card, split)
         self._texts = _Texts(card, split)
         images, starts = np.unique(self._texts.image_ids, return_index=True)
         self._starts = np.append(starts, len(self._texts.image_ids))
         self.image_ids: NDArray[np.int64] = images[:limit]
         self.ids = [str(number) for number in self.image_ids]
         names = [self._image_name(number) for number in self.image_ids]
-        require_images(self._folder, names, str(self._texts.questions_file))
+        self._images.require(names, str(self._texts.questions_file))
 
     def _image_name(self, image_id: int) -> str:
         entry = self.card.splits[self.split]  # type: ignore[index]
@@ -68,7 +68,7 @@ class VqaV2(Adapter):
         texts = self._texts
         return VqaSample(
             id=self.ids[index],
-            image=read_image(self._folder / self._image_name(int(self.image_ids[index]))),
+            image=self._images.read(self._image_name(int(self.image_ids[index]))),
             question_ids=texts.question_ids[part].copy(),
             questions=tuple(texts.questions[part]),
             answers=tuple(tuple(texts.distinct[n] for n in row) for row in texts.answers[part]),

@@ -55,7 +55,7 @@ def test_the_annotation_hash_covers_the_whole_split_and_the_image_list_hash_the_
 
 def test_missing_and_empty_folders_are_named_with_the_mend(tmp_path: Path, card_for) -> None:
     card = card_for("imagefolder", SPLITS)
-    with pytest.raises(HarnessError, match=r"card tiny: the class folder tree .*train is missing; make it"):
+    with pytest.raises(HarnessError, match=r"card tiny: the image folder .*train is missing; make it"):
         ImageFolder(card, "train")
     (tmp_path / "train").mkdir()
     with pytest.raises(HarnessError, match="has no class folders; make it"):
