@@ -118,8 +118,8 @@ class CocoDetection(Adapter):
         height, width = self._sizes[index]
         if image.shape[:2] != (height, width):
             raise HarnessError(
-                f"{self._images.path(name)}: the image has {image.shape[1]} x {image.shape[0]} pixels, but {self._file} "
-                f"says {width} x {height}; the boxes would be misplaced, fetch the image again"
+                f"{self._images.path(name)}: the image has {image.shape[1]} x {image.shape[0]} pixels, but "
+                f"{self._file} says {width} x {height}; the boxes would be misplaced, fetch the image again"
             )
         part = slice(self._starts[index], self._starts[index + 1])
         return DetectionSample(
