@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.cards import DatasetCard
+from harness.data.columns import Texts, columns
 from harness.data.samples import Adapter, ClassificationSample
 from harness.data.stores import ImageStore
 from harness.errors import HarnessError
@@ -21,9 +23,6 @@ class ImageFolder(Adapter):
         card: The data set.
         split: Name of the split.
         limit: Use only the first `limit` images.
-
-    Attributes:
-        labels: int64 [N], class index of each image.
 
     Raises:
         HarnessError: A folder is missing or empty, or the split has a class that the training split has not.
@@ -45,15 +44,20 @@ class ImageFolder(Adapter):
         # By class first: a plain sort would put the files of "a-b" between those of "a" and "a/b".
         inside = [name.partition("/") for name in self._images.names()]
         pairs = sorted((name, file) for name, slash, file in inside if slash)
-        self._all = [f"{name}/{file}" for name, file in pairs]
-        labels = [index[name] for name, _ in pairs]
-        if not self._all:
+        if not pairs:
             raise HarnessError(
                 f"card {card.name}: {self._images.place} has no image in any class folder; {card.how_to_get}"
             )
-        self.ids = self._all[:limit]
-        self._all_labels = np.array(labels, dtype=np.int64)
-        self.labels = self._all_labels[:limit]
+        names = Texts.of(f"{name}/{file}" for name, file in pairs)
+        found = np.array([index[name] for name, _ in pairs], dtype=np.int64)
+        key = hashlib.sha256(b"imagefolder" + names.data.tobytes() + names.starts.tobytes() + found.tobytes())
+        self._columns = columns(key.hexdigest(), lambda: {"names": names, "labels": found})
+        self.ids = self._columns.texts("names")[:limit]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """int64 [N], class index of each image."""
+        return self._columns["labels"][: len(self.ids)]
 
     def __getitem__(self, index: int) -> ClassificationSample:
         """Decode one image. Raises HarnessError naming the file if it cannot be read."""
@@ -69,9 +73,14 @@ class ImageFolder(Adapter):
         """Names of the training split's class folders, sorted."""
         return self._classes
 
+    def strata(self) -> NDArray[np.int64]:
+        """The classes."""
+        return self.labels
+
     def annotation_hash(self) -> str:
         """SHA-256 over the sorted lines ``id<tab>class`` of the whole split, whatever the limit."""
-        lines = (f"{name}\t{self._classes[label]}" for name, label in zip(self._all, self._all_labels, strict=True))
+        pairs = zip(self._columns.texts("names"), self._columns["labels"], strict=True)
+        lines = (f"{name}\t{self._classes[label]}" for name, label in pairs)
         return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 

@@ -104,7 +104,7 @@ class Adapter(ABC):
 
     card: DatasetCard
     split: str
-    ids: list[str]  # one per image, in canonical order; limited when `limit` is given
+    ids: Sequence[str]  # one per image, in canonical order; limited when `limit` is given
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -112,6 +112,10 @@ class Adapter(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Any:
         """Decode one sample. Raises HarnessError naming the file if the image cannot be read."""
+
+    def strata(self) -> NDArray[np.int64]:
+        """int64 [N]: groups of images, of each of which a label fraction takes its share."""
+        return np.zeros(len(self), dtype=np.int64)
 
     @property
     def examples(self) -> int:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.cards import DatasetCard
-from harness.data.images import read_image, read_label_png, walk_images
+from harness.data.images import read_label_png, walk_images
 from harness.data.samples import Adapter, SegmentationSample
+from harness.data.stores import ImageStore
 from harness.errors import HarnessError
 
 IGNORE = 255
@@ -38,7 +39,7 @@ class Cityscapes(Adapter):
 
     def __init__(self, card: DatasetCard, split: str, limit: int | None = None) -> None:
         self.card, self.split = card, split
-        images = card.require(card.path(split, "images"), "the image folder")
+        self._images = ImageStore(card, split)
         labels = card.require(card.path(split, "labels"), "the label folder")
         evaluated = [c for c in card.classes if c.evaluated]
         if len(evaluated) > IGNORE:
@@ -47,19 +48,24 @@ class Cityscapes(Adapter):
         self.label_ids: NDArray[np.uint8] = np.array([c.id for c in evaluated], dtype=np.uint8)
         self.train_ids = np.full(256, IGNORE, dtype=np.uint8)
         self.train_ids[self.label_ids] = np.arange(len(evaluated), dtype=np.uint8)
-        self._image_of = _by_frame(images, _IMAGE_ENDINGS)
-        self._label_of = _by_frame(labels, (_LABEL_ENDING,))
+        self._image_of = _by_frame(self._images.names(), _IMAGE_ENDINGS, str(self._images.place))
+        self._label_of = _by_frame(walk_images(labels), (_LABEL_ENDING,), str(labels))
         if not self._image_of:
             raise HarnessError(
-                f"card {card.name}: {images} has no file that ends in {' or '.join(_IMAGE_ENDINGS)}; {card.how_to_get}"
+                f"card {card.name}: {self._images.place} has no file that ends in {' or '.join(_IMAGE_ENDINGS)}; "
+                f"{card.how_to_get}"
             )
-        self.ids = sorted(self._image_of)[:limit]
+        frames = sorted(self._image_of)
+        if card.missing_labels == "leave_out":
+            frames = [frame for frame in frames if frame in self._label_of]
+        self.ids = frames[:limit]
         for frame in self.ids:
             if frame not in self._label_of:
                 raise HarnessError(
-                    f"{self._image_of[frame]}: has no label map {frame}{_LABEL_ENDING} below {labels}; "
-                    "complete the data set"
+                    f"{self._images.path(self._image_of[frame])}: has no label map {frame}{_LABEL_ENDING} below "
+                    f"{labels}; complete the data set, or set the card's missing_labels to leave_out"
                 )
+        self._labels = labels
 
     def __getitem__(self, index: int) -> SegmentationSample:
         """Decode one image and its label map.
@@ -68,18 +74,19 @@ class Cityscapes(Adapter):
             HarnessError: One of them cannot be read, or they differ in size.
         """
         frame = self.ids[index]
-        image = read_image(self._image_of[frame])
-        label = read_label_png(self._label_of[frame])
+        image = self._images.read(self._image_of[frame])
+        label_file = self._labels / self._label_of[frame]
+        label = read_label_png(label_file)
         if image.shape[:2] != label.shape:
             raise HarnessError(
-                f"{self._image_of[frame]}: has {image.shape[1]} x {image.shape[0]} pixels, but its label map "
-                f"{self._label_of[frame]} has {label.shape[1]} x {label.shape[0]}; they must agree"
+                f"{self._images.path(self._image_of[frame])}: has {image.shape[1]} x {image.shape[0]} pixels, but its "
+                f"label map {label_file} has {label.shape[1]} x {label.shape[0]}; they must agree"
             )
         return SegmentationSample(frame, image, self.train_ids[label])
 
     def ground_truth_files(self) -> Sequence[Path]:
         """The label maps, in the order of the ids."""
-        return tuple(self._label_of[frame] for frame in self.ids)
+        return tuple(self._labels / self._label_of[frame] for frame in self.ids)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -87,15 +94,15 @@ class Cityscapes(Adapter):
         return self._classes
 
 
-def _by_frame(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
+def _by_frame(names: Sequence[str], endings: tuple[str, ...], folder: str) -> dict[str, str]:
     """Files by ``city_seq_frame``; the trees of images and labels need not have the same folders."""
-    found: dict[str, Path] = {}
-    for name in walk_images(folder):
+    found: dict[str, str] = {}
+    for name in names:
         ending = next((e for e in endings if name.endswith(e)), None)
         if ending is None:
             continue
-        frame = Path(name).name.removesuffix(ending)
+        frame = name.rpartition("/")[2].removesuffix(ending)
         if frame in found:
-            raise HarnessError(f"{folder / name}: has the same name as {found[frame]}; names must be unique")
-        found[frame] = folder / name
+            raise HarnessError(f"{folder}/{name}: has the same name as {found[frame]}; names must be unique")
+        found[frame] = name
     return found

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from harness.cards import DatasetCard
 from harness.data.annotations import entries, field, read_json, unique_ids
+from harness.data.columns import Texts, columns, file_key
 from harness.data.samples import Adapter, VqaSample
 from harness.data.stores import ImageStore
 from harness.errors import HarnessError
@@ -37,9 +38,6 @@ class VqaV2(Adapter):
         split: Name of the split.
         limit: Use only the first `limit` images, in the order of their ids, with all their questions.
 
-    Attributes:
-        image_ids: int64 [N], ascending.
-
     Raises:
         HarnessError: A file is missing or not valid.
     """
@@ -50,12 +48,14 @@ class VqaV2(Adapter):
         self.card, self.split = card, split
         self._images = ImageStore(card, split)
         self._texts = _Texts(card, split)
-        images, starts = np.unique(self._texts.image_ids, return_index=True)
-        self._starts = np.append(starts, len(self._texts.image_ids))
-        self.image_ids: NDArray[np.int64] = images[:limit]
-        self.ids = [str(number) for number in self.image_ids]
-        names = [self._image_name(number) for number in self.image_ids]
+        self.ids = self._texts.ids[:limit]
+        names = (self._image_name(number) for number in self.image_ids)
         self._images.require(names, str(self._texts.questions_file))
+
+    @property
+    def image_ids(self) -> NDArray[np.int64]:
+        """int64 [N], ascending."""
+        return self._texts.images[: len(self.ids)]
 
     def _image_name(self, image_id: int) -> str:
         entry = self.card.splits[self.split]  # type: ignore[index]
@@ -64,8 +64,8 @@ class VqaV2(Adapter):
     def __getitem__(self, index: int) -> VqaSample:
         """Decode one image. Raises HarnessError naming the file if it cannot be read."""
         index = range(len(self.ids))[index]
-        part = slice(self._starts[index], self._starts[index + 1])
         texts = self._texts
+        part = slice(*texts.starts[index : index + 2])
         return VqaSample(
             id=self.ids[index],
             image=self._images.read(self._image_name(int(self.image_ids[index]))),
@@ -130,6 +130,8 @@ class _Texts:
     Attributes:
         question_ids: int64 [Q].
         image_ids: int64 [Q], image of each question.
+        images: int64 [N], the different images, ascending; `ids` are the same as texts.
+        starts: int64 [N + 1], image i has questions ``starts[i]`` to ``starts[i + 1]``.
         questions: The Q texts.
         distinct: Every text that occurs as an answer, once.
         answers: int32 [Q, 10], indices into `distinct`.
@@ -139,50 +141,73 @@ class _Texts:
     def __init__(self, card: DatasetCard, split: str) -> None:
         self.questions_file = card.require(card.path(split, "questions"), "the questions file")
         self.annotations_file = card.require(card.path(split, "annotations"), "the annotations file")
-        self._read_questions()
-        self._read_answers()
+        key = file_key(self.questions_file, self.annotations_file, salt="vqa")
+        self._columns = columns(key, lambda: _read(self.questions_file, self.annotations_file))
 
-    def _read_questions(self) -> None:
-        path = self.questions_file
-        items = entries(read_json(path), "questions", path)
-        if not items:
-            raise HarnessError(f"{path}: questions: the list is empty; is this the right file?")
-        ids = unique_ids(items, "question_id", path, "questions")
-        texts = [str(field(entry, "question", str, path, f"questions[{n}]")) for n, entry in enumerate(items)]
-        images = _image_ids(items, path, "questions")
-        order = np.lexsort((ids, images))
-        self.question_ids, self.image_ids = ids[order], images[order]
-        self.questions = [texts[number] for number in order]
+    def __getattr__(self, name: str) -> Any:
+        if name in ("ids", "questions", "distinct"):
+            return self._columns.texts(name)
+        if name in ("question_ids", "image_ids", "images", "starts", "answers", "most_common"):
+            return self._columns[name]
+        raise AttributeError(name)
 
-    def _read_answers(self) -> None:
-        path = self.annotations_file
-        items = entries(read_json(path), "annotations", path)
-        ids = unique_ids(items, "question_id", path, "annotations")
-        images = _image_ids(items, path, "annotations")
-        row_of_question = {int(number): row for row, number in enumerate(self.question_ids)}
-        number_of_text: dict[str, int] = {}
-        self.answers = np.zeros((len(row_of_question), HUMAN_ANSWERS), dtype=np.int32)
-        self.most_common = np.full(len(row_of_question), -1, dtype=np.int32)
-        for number, annotation in enumerate(items):
-            place, question = f"annotations[{number}]", int(ids[number])
-            row = row_of_question.get(question)
-            if row is None:
-                raise HarnessError(
-                    f"{path}: {place}.question_id: {question} is not a question of {self.questions_file}"
-                )
-            if images[number] != self.image_ids[row]:
-                raise HarnessError(
-                    f"{path}: {place}.image_id: {images[number]} is not the image of question {question}, which "
-                    f"{self.questions_file} says is {self.image_ids[row]}"
-                )
-            texts = _ten_answers(annotation, path, place)
-            self.answers[row] = [number_of_text.setdefault(text, len(number_of_text)) for text in texts]
-            text = field(annotation, "multiple_choice_answer", str, path, place)
-            self.most_common[row] = number_of_text.setdefault(text, len(number_of_text))
-        if len(missing := np.flatnonzero(self.most_common < 0)):
-            question = int(self.question_ids[missing[0]])
-            raise HarnessError(f"{path}: annotations: there is none for question {question}; complete the file")
-        self.distinct = list(number_of_text)
+
+def _read(questions_file: Path, annotations_file: Path) -> dict[str, NDArray[Any] | Texts]:
+    question_ids, image_ids, questions = _read_questions(questions_file)
+    answers, most_common, distinct = _read_answers(annotations_file, questions_file, question_ids, image_ids)
+    images, starts = np.unique(image_ids, return_index=True)
+    return {
+        "question_ids": question_ids,
+        "image_ids": image_ids,
+        "ids": Texts.of(map(str, images.tolist())),
+        "images": images,
+        "starts": np.append(starts, len(image_ids)),
+        "questions": Texts.of(questions),
+        "answers": answers,
+        "most_common": most_common,
+        "distinct": Texts.of(distinct),
+    }
+
+
+def _read_questions(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
+    items = entries(read_json(path), "questions", path)
+    if not items:
+        raise HarnessError(f"{path}: questions: the list is empty; is this the right file?")
+    ids = unique_ids(items, "question_id", path, "questions")
+    texts = [str(field(entry, "question", str, path, f"questions[{n}]")) for n, entry in enumerate(items)]
+    images = _image_ids(items, path, "questions")
+    order = np.lexsort((ids, images))
+    return ids[order], images[order], [texts[number] for number in order]
+
+
+def _read_answers(
+    path: Path, questions_file: Path, question_ids: NDArray[np.int64], image_ids: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], list[str]]:
+    items = entries(read_json(path), "annotations", path)
+    ids = unique_ids(items, "question_id", path, "annotations")
+    images = _image_ids(items, path, "annotations")
+    row_of_question = {int(number): row for row, number in enumerate(question_ids)}
+    number_of_text: dict[str, int] = {}
+    answers = np.zeros((len(row_of_question), HUMAN_ANSWERS), dtype=np.int32)
+    most_common = np.full(len(row_of_question), -1, dtype=np.int32)
+    for number, annotation in enumerate(items):
+        place, question = f"annotations[{number}]", int(ids[number])
+        row = row_of_question.get(question)
+        if row is None:
+            raise HarnessError(f"{path}: {place}.question_id: {question} is not a question of {questions_file}")
+        if images[number] != image_ids[row]:
+            raise HarnessError(
+                f"{path}: {place}.image_id: {images[number]} is not the image of question {question}, which "
+                f"{questions_file} says is {image_ids[row]}"
+            )
+        texts = _ten_answers(annotation, path, place)
+        answers[row] = [number_of_text.setdefault(text, len(number_of_text)) for text in texts]
+        text = field(annotation, "multiple_choice_answer", str, path, place)
+        most_common[row] = number_of_text.setdefault(text, len(number_of_text))
+    if len(missing := np.flatnonzero(most_common < 0)):
+        question = int(question_ids[missing[0]])
+        raise HarnessError(f"{path}: annotations: there is none for question {question}; complete the file")
+    return answers, most_common, list(number_of_text)
 
 
 def _frequent_answers(training: _Texts, count: int) -> tuple[str, ...]:
