@@ -23,6 +23,8 @@ from harness.atomic import locked, write_bytes, write_json, write_text
 from harness.board.records import Cost, Provenance, Record, read_records, write_record
 from harness.cards import DatasetCard
 from harness.data import open_split
+from harness.data.config import TaskConfig
+from harness.data.image_cache import ImageCache, image_cache
 from harness.data.loading import TaskData
 from harness.data.samples import Adapter
 from harness.errors import HarnessError
@@ -137,14 +139,13 @@ def _run(
     for config in submission.tasks:
         name = config.dataset
         adapter = splits.evaluation[name]
-        data = task_data(submission, seed, splits, name, training=False)
         path = folder / "predictions" / f"{name}{SUFFIX[adapter.task]}"
         if not path.exists():
-            batch_size = submission.evaluation.batch_size
-            predict(network, engine, name, data, path, batch_size, reporter, submission.training.workers)
+            workers = submission.training.workers
+            data = task_data(submission, seed, splits, name, False, cache_of(config, adapter, reporter, workers))
+            predict(network, engine, name, data, path, submission.evaluation.batch_size, reporter, workers)
         result = score(adapter, path)
-        preprocessing = {"image_size": list(config.image_size), "resize": "stretch, bilinear, antialiased"}
-        tasks[name] = task_result(adapter, result, path, preprocessing)
+        tasks[name] = task_result(adapter, result, path, config.preprocessing())
         statistics[name] = result.statistics
     reasons = unrankable_reasons([*splits.train.values(), *splits.evaluation.values()], submission.evaluation.limit)
     record = Record(
@@ -155,7 +156,7 @@ def _run(
         tasks=tasks,
         weights=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
         curves=trained["curves"],
-        warnings=shared_images(submission.cards(), splits),
+        warnings=[*shared_images(submission.cards(), splits), *_skipped(trained["skipped"])],
         cost=Cost(
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             parameters_by_part=network.parameters_by_part(),
@@ -197,7 +198,10 @@ def _train(
         name: macs_per_image(network, name, task_data(submission, seed, splits, name, training=False))
         for name in splits.train
     }
-    data = {name: task_data(submission, seed, splits, name, training=True) for name in splits.train}
+    data = {}
+    for task in submission.tasks:
+        cache = cache_of(task, splits.train[task.dataset], reporter, submission.training.workers)
+        data[task.dataset] = task_data(submission, seed, splits, task.dataset, True, cache)
     network.to(engine.device)
 
     journal = folder / "log.jsonl"
@@ -213,6 +217,7 @@ def _train(
     summary = {
         "seconds": progress.seconds,
         "images": progress.images,
+        "skipped": progress.skipped,
         "curves": progress.curves,
         "macs": macs,
         "started": started.read_text(),
@@ -231,12 +236,28 @@ def _drop_unsaved_steps(journal: Path, folder: Path) -> None:
         write_bytes(journal, b"".join(line + b"\n" for line in lines if orjson.loads(line)["step"] <= last))
 
 
-def task_data(submission: Submission, seed: int, splits: Splits, name: str, training: bool) -> TaskData:
+def cache_of(config: TaskConfig, adapter: Adapter, reporter: Reporter, workers: int) -> ImageCache | None:
+    """The image cache that a task asks for, made if it is not there."""
+    return image_cache(adapter, config.cache, reporter, workers) if config.cache is not None else None
+
+
+def task_data(
+    submission: Submission, seed: int, splits: Splits, name: str, training: bool, cache: ImageCache | None = None
+) -> TaskData:
     """One task's split as the loader reads it: training with augmentation, or evaluation without."""
     config = next(task for task in submission.tasks if task.dataset == name)
     adapter = (splits.train if training else splits.evaluation)[name]
     words = getattr(splits.train[name], "question_vocabulary", ())
-    return TaskData(adapter, config, training, seed, words, submission.model.text.max_words)
+    bad = submission.training.on_bad_image
+    return TaskData(adapter, config, training, seed, words, submission.model.text.max_words, cache, bad)
+
+
+def _skipped(sentences: list[str]) -> list[str]:
+    """What the record says of training images that could not be read; folders are left out."""
+    if not sentences:
+        return []
+    names = ", ".join(Path(sentence.partition(": ")[0]).name for sentence in sentences[:5])
+    return [f"{len(sentences)} training images could not be read and were replaced by others: {names}"]
 
 
 def shared_images(cards: Mapping[str, DatasetCard], splits: Splits) -> list[str]:

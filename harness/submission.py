@@ -81,9 +81,12 @@ class Submission(Section):
         """The dataset card of each task, in order.
 
         Raises:
-            HarnessError: A card does not exist or is not valid.
+            HarnessError: A card does not exist or is not valid, or its task cannot be fed as the submission says.
         """
-        return {task.dataset: load_card(task.dataset) for task in self.tasks}
+        cards = {task.dataset: load_card(task.dataset) for task in self.tasks}
+        for task in self.tasks:
+            task.check(cards[task.dataset].task)
+        return cards
 
     def resolved(self) -> dict[str, Any]:
         """The whole submission with every default written out, as plain JSON values."""
@@ -165,12 +168,11 @@ def _apply(data: dict[str, Any], override: str) -> None:
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a submission, for editors; committed as ``docs/submission.schema.json``."""
     schema = Submission.model_json_schema()
-    # An image size may also be one number.
-    size = schema["$defs"]["TaskConfig"]["properties"]["image_size"]
-    schema["$defs"]["TaskConfig"]["properties"]["image_size"] = {
-        "anyOf": [size, {"type": "integer", "minimum": 16, "maximum": 4096}],
-        "title": "Image Size",
-    }
+    # A size may also be one number.
+    properties = schema["$defs"]["TaskConfig"]["properties"]
+    number = {"type": "integer", "minimum": 16, "maximum": 4096}
+    properties["image_size"] = {"anyOf": [properties["image_size"], number], "title": "Image Size"}
+    properties["cache"]["anyOf"].append(number)
     precision = schema["$defs"]["TrainingConfig"]["properties"]["precision"]
     precision["enum"] = [*precision["enum"], 32, 16]
     del precision["type"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 import torch
@@ -19,23 +20,35 @@ class Batch:
 
     Attributes:
         ids: Image ids, B of them.
-        images: uint8 [B, 3, H, W], RGB, resized to the task's image size.
+        images: uint8 [B, 3, H, W], RGB.
         sizes: int64 [B, 2], height and width of the original images in pixels.
+        contents: int64 [B, 2], height and width of the part of `images` that is no padding, which lies to the right
+            and below; None where nothing is padded.
+        skipped: Sentences about images that could not be read and were replaced by others.
     """
 
     ids: tuple[str, ...]
     images: Tensor
     sizes: Tensor
+    contents: Tensor | None = field(default=None, kw_only=True)
+    skipped: tuple[str, ...] = field(default=(), kw_only=True)
 
     def to(self, device: torch.device) -> Self:
         """The batch with all tensors on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Self:
+        """The batch in page-locked memory, from which GPUs copy faster; torch's loader calls this."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
         moved: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for one in fields(self):
+            value = getattr(self, one.name)
             if isinstance(value, Tensor):
-                moved[field.name] = value.to(device, non_blocking=True)
+                moved[one.name] = function(value)
             elif isinstance(value, tuple) and value and isinstance(value[0], Tensor):
-                moved[field.name] = tuple(item.to(device, non_blocking=True) for item in value)
+                moved[one.name] = tuple(function(item) for item in value)
         return replace(self, **moved)
 
 
@@ -51,7 +64,7 @@ class DetectionBatch(Batch):
     """Boxes to learn from; crowd regions and boxes without area are left out.
 
     Attributes:
-        boxes: B tensors float32 [N_i, 4], xyxy in pixels of the resized image.
+        boxes: B tensors float32 [N_i, 4], xyxy in pixels of `images`.
         labels: B tensors int64 [N_i], 0 to C-1.
     """
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from harness.cards import DatasetCard
 from harness.data.columns import Texts, columns
 from harness.data.samples import Adapter, ClassificationSample
-from harness.data.stores import ImageStore
+from harness.data.stores import ImageStore, open_images
 from harness.errors import HarnessError
 
 
@@ -32,8 +32,8 @@ class ImageFolder(Adapter):
 
     def __init__(self, card: DatasetCard, split: str, limit: int | None = None) -> None:
         self.card, self.split = card, split
-        self._images = ImageStore(card, split)
-        self._classes = _class_folders(card, ImageStore(card, "train"))
+        self._images = open_images(card, split)
+        self._classes = _class_folders(card, open_images(card, "train"))
         index = {name: number for number, name in enumerate(self._classes)}
         for name in _class_folders(card, self._images):
             if name not in index:

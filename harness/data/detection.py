@@ -12,7 +12,7 @@ from harness.cards import DatasetCard
 from harness.data.columns import columns, file_key
 from harness.data.instances import read_instances
 from harness.data.samples import Adapter, DetectionSample, Image
-from harness.data.stores import ImageStore
+from harness.data.stores import open_images
 from harness.errors import HarnessError
 
 
@@ -38,7 +38,7 @@ class CocoDetection(Adapter):
 
     def __init__(self, card: DatasetCard, split: str, limit: int | None = None) -> None:
         self.card, self.split = card, split
-        self._images = ImageStore(card, split)
+        self._images = open_images(card, split)
         self._file = path = card.require(card.path(split, "annotations"), "the instances file")
         self._columns = columns(file_key(path, salt="coco"), lambda: read_instances(path))
         self._classes = tuple(self._columns.texts("category_names"))

@@ -6,6 +6,7 @@ coordinates of the pixels as stored, and so are the official tools'.
 
 from __future__ import annotations
 
+import io
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -22,36 +24,72 @@ from harness.errors import HarnessError
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 100_000_000
+MAX_BYTES = 1 << 30
 
 
 def read_image(path: Path, upright: bool = False) -> NDArray[np.uint8]:
-    """Read an image as RGB.
+    """Read an image file as RGB. See `decode_image`, which also says what is raised."""
+    return decode_image(read_bytes(path), str(path), upright)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of an image file.
+
+    Raises:
+        HarnessError: The file is missing, cannot be read, or is larger than any image.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise HarnessError(f"{path}: no such image file; complete the data set or correct the card's paths") from None
+    except OSError as error:
+        raise HarnessError(f"{path}: cannot be read ({error.strerror}); check the disk and the permissions") from None
+    if len(data) > MAX_BYTES:
+        raise HarnessError(f"{path}: more than {MAX_BYTES:,} bytes are no image; remove the file")
+    return data
+
+
+def decode_image(data: bytes, place: str, upright: bool = False) -> NDArray[np.uint8]:
+    """Decode an image as RGB.
 
     Grey values are repeated, palettes looked up, CMYK converted, transparency dropped, and 16-bit grey values reduced
     to their upper eight bits. Of an animation the first frame is read.
 
     Args:
-        path: A JPEG, PNG, BMP, GIF, PPM, TIFF or WebP file.
+        data: A JPEG, PNG, BMP, GIF, PPM, TIFF or WebP file.
+        place: What errors call it.
         upright: Whether to turn the image as its EXIF data say; otherwise pixels stay as stored.
 
     Returns:
         uint8 [H, W, 3], RGB; a copy that may be written into.
 
     Raises:
-        HarnessError: The file is missing, truncated, not an image, of an unusable kind, or larger than 100 megapixels.
+        HarnessError: The file is truncated, not an image, of an unusable kind, or larger than 100 megapixels.
     """
-    with _opened(path, FORMATS) as opened:
+    if data.startswith(b"\xff\xd8") and not upright and (fast := _decode_jpeg(data)) is not None:
+        return fast
+    with _opened(data, place, FORMATS) as opened:
         image = ImageOps.exif_transpose(opened) if upright else opened
         if image.mode.startswith("I"):  # 16 bits per pixel, or such values in 32 bits
             grey = (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
             return np.repeat(grey[:, :, None], 3, axis=2)
         if image.mode == "F":
             raise HarnessError(
-                f"{path}: floating-point pixels have no defined range; convert the image to 8 bits per channel"
+                f"{place}: floating-point pixels have no defined range; convert the image to 8 bits per channel"
             )
         if image.mode == "P" and "transparency" in image.info:
             image = image.convert("RGBA")  # what Pillow asks for; it warns otherwise
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _decode_jpeg(data: bytes) -> NDArray[np.uint8] | None:
+    """A JPEG as libjpeg-turbo's accurate method decodes it; None for what Pillow has to look at (damage, CMYK)."""
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        return simplejpeg.decode_jpeg(data, "RGB") if height * width <= MAX_PIXELS else None
+    except ValueError:
+        return None
 
 
 def read_label_png(path: Path) -> NDArray[np.uint8]:
@@ -66,7 +104,7 @@ def read_label_png(path: Path) -> NDArray[np.uint8]:
     Raises:
         HarnessError: The file is missing, truncated, not a PNG, or does not hold one 8-bit id per pixel.
     """
-    with _opened(path, ("PNG",)) as image:
+    with _opened(read_bytes(path), str(path), ("PNG",)) as image:
         if image.mode not in ("L", "P"):
             raise HarnessError(
                 f"{path}: pixel mode {image.mode!r} is not a label map; save one 8-bit class id per pixel"
@@ -75,9 +113,9 @@ def read_label_png(path: Path) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _opened(path: Path, formats: tuple[str, ...]) -> Iterator[Image.Image]:
+def _opened(data: bytes, path: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     try:
-        with Image.open(path, formats=formats) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise HarnessError(
                     f"{path}: {image.width} x {image.height} pixels are more than {MAX_PIXELS:,}; scale the image down"
@@ -86,8 +124,6 @@ def _opened(path: Path, formats: tuple[str, ...]) -> Iterator[Image.Image]:
             yield image
     except HarnessError:
         raise
-    except FileNotFoundError:
-        raise HarnessError(f"{path}: no such image file; complete the data set or correct the card's paths") from None
     except UnidentifiedImageError:
         raise HarnessError(f"{path}: not an image in {' or '.join(formats)} format; fetch the file again") from None
     except Image.DecompressionBombError:

@@ -1,28 +1,20 @@
-"""From adapters to batches: order, collation and loader processes."""
+"""From adapters to batches: what a loader process does, and in which order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from harness.data.batches import (
-    PADDING,
-    RESERVED,
-    UNKNOWN,
-    Batch,
-    ClassificationBatch,
-    DetectionBatch,
-    SegmentationBatch,
-    VqaBatch,
-)
+from harness.data.batches import RESERVED, UNKNOWN, Batch, ClassificationBatch
+from harness.data.collation import MULTIPLE, collate
 from harness.data.config import TaskConfig
+from harness.data.image_cache import ImageCache
 from harness.data.samples import (
     Adapter,
     ClassificationSample,
@@ -31,10 +23,13 @@ from harness.data.samples import (
     SegmentationSample,
     VqaSample,
 )
+from harness.data.subsets import subset
 from harness.data.transforms import Transform, derive_seed
 from harness.data.vqa import tokenize
+from harness.errors import HarnessError
 
 Place = tuple[int, int]  # epoch (-1 in evaluation), index
+MAX_SKIPPED = 100  # in a row, before it must be said that the data set is broken
 
 
 class TaskData(Dataset[Any]):
@@ -42,11 +37,13 @@ class TaskData(Dataset[Any]):
 
     Args:
         adapter: The data.
-        config: The task's image size and augmentation.
-        training: Whether to augment and to draw questions.
+        config: The task's image size, augmentation and label fraction.
+        training: Whether to augment, to draw questions, and to take the fraction.
         seed: The run's seed.
         words: VQA: the question vocabulary.
         max_words: VQA: longer questions are cut.
+        cache: Samples to take instead of the adapter's.
+        on_bad_image: In training: stop at an image that cannot be read, or take the next one and say so.
     """
 
     def __init__(
@@ -57,6 +54,8 @@ class TaskData(Dataset[Any]):
         seed: int,
         words: Sequence[str] = (),
         max_words: int = 24,
+        cache: ImageCache | None = None,
+        on_bad_image: Literal["stop", "skip"] = "stop",
     ) -> None:
         self.adapter = adapter
         self.config = config
@@ -65,15 +64,49 @@ class TaskData(Dataset[Any]):
         self._transform = Transform(config, training)
         self._words = {word: index + RESERVED for index, word in enumerate(words)}
         self._max_words = max_words
+        self._cache = cache
+        self._skip = training and on_bad_image == "skip"
+        partial = training and config.fraction < 1
+        self._chosen = subset(adapter, config.fraction, config.fraction_draw) if partial else None
+        only_flips = config.crop == 1 and config.augment == "none" and config.cache == config.image_size
+        self._whole_batches = cache is not None and adapter.task == "classification" and only_flips
 
     def __len__(self) -> int:
-        return len(self.adapter)
+        return len(self.adapter) if self._chosen is None else len(self._chosen)
+
+    def batch(self, places: Sequence[Place]) -> Batch:
+        """Load and stack the samples at some places.
+
+        Raises:
+            HarnessError: An image cannot be read.
+        """
+        if self._whole_batches:
+            return self._cached(places)
+        items, skipped = [], []
+        for epoch, index in places:
+            for attempt in range(MAX_SKIPPED):
+                try:
+                    items.append(self[epoch, (index + attempt) % len(self)])
+                    break
+                except HarnessError as error:
+                    if not self._skip:
+                        raise
+                    skipped.append(str(error))
+            else:
+                raise HarnessError(f"{skipped[-1]} (and {MAX_SKIPPED - 1} images before it)")
+        return collate(items, skipped)
 
     def __getitem__(self, place: Place) -> dict[str, Any]:
         epoch, index = place
-        sample: Sample = self.adapter[index]
-        key = (self.seed, self.config.dataset, epoch, sample.id)
-        item: dict[str, Any] = {"id": sample.id, "size": sample.image.shape[:2]}
+        row = index if self._chosen is None else int(self._chosen[index])
+        sample: Sample = self._cache.sample(row, self.adapter) if self._cache is not None else self.adapter[row]
+        size = sample.image.shape[:2] if self._cache is None else tuple(self._cache.sizes[row].tolist())
+        key = self._key(epoch, sample.id)
+        item: dict[str, Any] = {"id": sample.id, "size": size}
+        if self.config.resize == "native" and self.training:
+            item["canvas"] = self.config.image_size  # the size of a batch of crops, even where images are smaller
+        elif self.config.resize in ("fit", "native") and not self.config.sliding_window:
+            item["canvas"] = (MULTIPLE, MULTIPLE)
         if isinstance(sample, ClassificationSample):
             return item | self._transform(sample.image, key) | {"label": sample.label}
         if isinstance(sample, SegmentationSample):
@@ -86,6 +119,9 @@ class TaskData(Dataset[Any]):
             labels = torch.from_numpy(sample.labels[kept])
             return item | {"image": out["image"], "boxes": out["boxes"][wide], "labels": labels[wide]}
         return item | self._transform(sample.image, key) | self._questions(sample, key)
+
+    def _key(self, epoch: int, name: str) -> tuple[object, ...]:
+        return (self.seed, self.config.dataset, epoch, name)
 
     def _questions(self, sample: VqaSample, key: tuple[object, ...]) -> dict[str, Any]:
         chosen = np.arange(len(sample.questions))
@@ -103,38 +139,27 @@ class TaskData(Dataset[Any]):
         words = [self._words.get(word, UNKNOWN) for word in tokenize(question)]
         return words[: self._max_words] or [UNKNOWN]
 
-
-def collate(items: list[dict[str, Any]]) -> Batch:
-    """Stack the samples of one task into a batch."""
-    first = items[0]
-    common: dict[str, Any] = {
-        "ids": tuple(item["id"] for item in items),
-        "images": torch.stack([item["image"] for item in items]),
-        "sizes": torch.tensor([item["size"] for item in items], dtype=torch.int64),
-    }
-    if "label" in first:
-        return ClassificationBatch(**common, labels=torch.tensor([item["label"] for item in items]))
-    if "mask" in first:
-        return SegmentationBatch(**common, masks=torch.stack([item["mask"] for item in items]))
-    if "boxes" in first:
-        return DetectionBatch(
-            **common, boxes=tuple(i["boxes"] for i in items), labels=tuple(i["labels"] for i in items)
+    def _cached(self, places: Sequence[Place]) -> ClassificationBatch:
+        """All samples of a batch in one read, where the transform is at most a flip; the same bits as one by one."""
+        assert self._cache is not None
+        rows = np.array([index for _, index in places])
+        if self._chosen is not None:
+            rows = self._chosen[rows]
+        images = torch.from_numpy(self._cache.images[rows]).permute(0, 3, 1, 2)
+        ids = tuple(self.adapter.ids[row] for row in rows.tolist())
+        if self._transform.random:
+            draws = (
+                torch.rand(1, generator=torch.Generator().manual_seed(derive_seed(*self._key(epoch, name))))
+                for (epoch, _), name in zip(places, ids, strict=True)
+            )
+            flipped = torch.cat(list(draws)) < self.config.flip
+            images[flipped] = images[flipped].flip(-1)
+        return ClassificationBatch(
+            ids=ids,
+            images=images,
+            sizes=torch.from_numpy(self._cache.sizes[rows]),
+            labels=torch.from_numpy(self._cache.labels[rows]),
         )
-    counts = torch.tensor([len(item["words"]) for item in items])
-    return VqaBatch(
-        **common,
-        question_ids=torch.from_numpy(np.concatenate([item["question_ids"] for item in items])),
-        image_index=torch.repeat_interleave(torch.arange(len(items)), counts),
-        words=_pad([words for item in items for words in item["words"]]),
-        targets=torch.from_numpy(np.stack([target for item in items for target in item["targets"]])),
-    )
-
-
-def _pad(rows: Sequence[Sequence[int]]) -> Tensor:
-    out = torch.full((len(rows), max(len(row) for row in rows)), PADDING, dtype=torch.int64)
-    for index, row in enumerate(rows):
-        out[index, : len(row)] = torch.tensor(row)
-    return out
 
 
 class TrainingOrder:
@@ -186,16 +211,45 @@ class EvaluationOrder:
         return len(self._batches)
 
 
-def loader(data: TaskData, order: TrainingOrder | EvaluationOrder, workers: int) -> DataLoader[Batch]:
-    """A torch loader over `order`. The batches do not depend on the number of worker processes."""
-    return DataLoader(
-        data,
-        batch_sampler=order,
-        collate_fn=collate,
+class _Batches(Dataset[Any]):
+    """Whole batches as the items of a torch data set.
+
+    An error crosses from a loader process as a value: torch would wrap it in the traceback of that process, in which
+    the name of the file is hard to find.
+    """
+
+    def __init__(self, data: TaskData) -> None:
+        self._data = data
+
+    def __getitem__(self, places: Sequence[Place]) -> Batch | HarnessError:
+        try:
+            return self._data.batch(places)
+        except HarnessError as error:
+            return error
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def loader(data: TaskData, order: TrainingOrder | EvaluationOrder, workers: int) -> Iterator[Batch]:
+    """Batches over `order`. They do not depend on the number of worker processes.
+
+    Raises:
+        HarnessError: An image cannot be read; the message names it.
+    """
+    batches: Any = DataLoader(
+        _Batches(data),
+        batch_size=None,
+        sampler=order,
+        collate_fn=_unchanged,
         num_workers=workers,
-        persistent_workers=False,
         pin_memory=torch.cuda.is_available(),
         # Forking a process that runs the threads of a deep-learning library can deadlock.
         multiprocessing_context="forkserver" if workers else None,
         generator=torch.Generator(),  # otherwise the loader draws its base seed from the global stream
     )
+    for batch in batches:
+        if isinstance(batch, HarnessError):
+            raise batch
+        yield batch

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from harness.cards import DatasetCard
 from harness.data.images import read_label_png, walk_images
 from harness.data.samples import Adapter, SegmentationSample
-from harness.data.stores import ImageStore
+from harness.data.stores import open_images
 from harness.errors import HarnessError
 
 IGNORE = 255
@@ -39,7 +39,7 @@ class Cityscapes(Adapter):
 
     def __init__(self, card: DatasetCard, split: str, limit: int | None = None) -> None:
         self.card, self.split = card, split
-        self._images = ImageStore(card, split)
+        self._images = open_images(card, split)
         labels = card.require(card.path(split, "labels"), "the label folder")
         evaluated = [c for c in card.classes if c.evaluated]
         if len(evaluated) > IGNORE:

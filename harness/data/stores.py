@@ -1,50 +1,122 @@
-"""Where a split's images are read from: a folder, by name."""
+"""Where a split's images are read from: a folder, or tar shards (WebDataset), by name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.cards import DatasetCard
-from harness.data.images import read_image, require_images, walk_images
+from harness.data.images import decode_image, read_bytes, require_images, walk_images
 
 
-class ImageStore:
+class ImageStore(ABC):
     """A split's images by name, which is a path relative to the card's image folder, with ``/``.
 
     Args:
-        card: The data set.
-        split: Name of the split.
-
-    Raises:
-        HarnessError: The folder is missing.
+        place: What names are relative to, as errors call it.
+        upright: Whether to turn images as their EXIF data say.
     """
 
-    def __init__(self, card: DatasetCard, split: str) -> None:
-        self.place: Path = card.require(card.path(split, "images"), "the image folder")
-        self._upright = card.exif_orientation == "apply"
+    def __init__(self, place: Path | str, upright: bool) -> None:
+        self.place = place
+        self._upright = upright
 
     def read(self, name: str) -> NDArray[np.uint8]:
         """Decode one image: uint8 [H, W, 3], RGB. Raises HarnessError naming the file if it cannot be read."""
-        return read_image(self.place / name, upright=self._upright)
+        return decode_image(self.content(name), self.path(name), self._upright)
 
     def path(self, name: str) -> str:
-        """How an error calls the image."""
-        return str(self.place / name)
+        """How an error calls an image."""
+        return f"{self.place}/{name}"
+
+    @abstractmethod
+    def content(self, name: str) -> bytes:
+        """The bytes of an image file. Raises HarnessError if it is not there."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """All images, sorted."""
+
+    @abstractmethod
+    def folders(self) -> list[str]:
+        """Names of the folders at the top, sorted; hidden ones are left out."""
+
+    @abstractmethod
+    def require(self, names: Iterable[str], source: str) -> None:
+        """Check that every image is there; `source` is the file that names them. Raises HarnessError if not."""
+
+
+class ImageTree(ImageStore):
+    """Images in a folder and the folders below it.
+
+    Args:
+        folder: The folder.
+        upright: Whether to turn images as their EXIF data say.
+    """
+
+    def __init__(self, folder: Path, upright: bool) -> None:
+        super().__init__(folder, upright)
+        self._folder = folder
+
+    def content(self, name: str) -> bytes:
+        """The bytes of an image file. Raises HarnessError if it is not there."""
+        return read_bytes(self._folder / name)
 
     def names(self) -> list[str]:
         """All images, sorted."""
-        return walk_images(self.place)
+        return walk_images(self._folder)
 
     def folders(self) -> list[str]:
         """Names of the folders at the top, sorted; hidden ones are left out."""
-        if not self.place.is_dir():
+        if not self._folder.is_dir():
             return []
-        return sorted(entry.name for entry in self.place.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(e.name for e in self._folder.iterdir() if e.is_dir() and not e.name.startswith("."))
 
     def require(self, names: Iterable[str], source: str) -> None:
-        """Check that every image is there; `source` is the file that names them. Raises HarnessError if not."""
-        require_images(self.place, names, source)
+        """Check that every image is there, with one look into each folder."""
+        require_images(self._folder, names, source)
+
+
+def open_images(card: DatasetCard, split: str) -> ImageStore:
+    """Open a split's images.
+
+    Raises:
+        HarnessError: The folder or a shard is missing.
+    """
+    upright = card.exif_orientation == "apply"
+    if card.splits[split].images.endswith(".tar"):  # type: ignore[index]
+        from harness.data.shards import ImageShards  # the library is needed for shards only
+
+        return ImageShards(card, split, upright)
+    return ImageTree(card.require(card.path(split, "images"), "the image folder"), upright)
+
+
+def image_stamp(card: DatasetCard, split: str) -> str:
+    """A hash of name, size and time of change of every file that holds images of a split."""
+    digest = hashlib.sha256()
+    for path in _files(card, split):
+        status = path.stat()
+        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _files(card: DatasetCard, split: str) -> Iterator[Path]:
+    images = card.splits[split].images  # type: ignore[index]
+    if images.endswith(".tar"):
+        from harness.data.shards import shard_files
+
+        yield from shard_files(card, split)
+        return
+    path = card.path(split, "images")
+    if path.is_dir():
+        for parent, folders, files in os.walk(path):
+            folders.sort()
+            yield from (Path(parent) / name for name in sorted(files))
+    else:
+        yield from sorted(path.parent.glob(path.name))

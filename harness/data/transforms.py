@@ -1,8 +1,10 @@
-"""From decoded samples to tensors of one size, with random augmentation that is a function of (seed, epoch, id)."""
+"""From decoded samples to tensors, with random augmentation that is a function of (seed, epoch, id)."""
 
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,13 +15,13 @@ from torchvision.transforms import v2
 from harness.data.config import TaskConfig
 
 IGNORE = 255
+Step = Callable[[Any], Any]
 
 
 class Transform:
-    """Resize to the task's image size; in training also random resized crop and horizontal flip.
+    """The training or evaluation recipe of a task; see `TaskConfig` for what the options mean.
 
-    Everything is torchvision's transforms v2 on uint8, antialiased. Images are stretched to the size, so that a batch
-    has no padding; boxes and masks follow.
+    Everything is torchvision's transforms v2 on uint8, antialiased; boxes and masks follow the image.
 
     Args:
         config: Image size and augmentation.
@@ -27,15 +29,15 @@ class Transform:
     """
 
     def __init__(self, config: TaskConfig, training: bool) -> None:
-        self.size = list(config.image_size)
-        resize: Any = v2.Resize(self.size, antialias=True)
-        if training and config.crop < 1:
-            resize = v2.RandomResizedCrop(self.size, scale=(config.crop, 1.0), antialias=True)
-        steps = [resize]
+        steps = _resize(config, training)
         if training and config.flip:
             steps.append(v2.RandomHorizontalFlip(config.flip))
-        self._random = training and (config.crop < 1 or config.flip > 0)
-        self._transform = v2.Compose([*steps, v2.ClampBoundingBoxes()])
+        if training and config.augment != "none":
+            steps.append(_AUGMENTATIONS[config.augment]())
+        drawn = config.flip > 0 or config.augment != "none" or config.crop < 1 or config.scale != (1.0, 1.0)
+        # A crop of a native image draws its place even at a fixed scale.
+        self.random = training and (drawn or config.resize == "native")
+        self._steps = [*steps, v2.ClampBoundingBoxes()]
 
     def __call__(self, image: Any, key: tuple[object, ...], boxes: Any = None, mask: Any = None) -> dict[str, Tensor]:
         """Transform one sample.
@@ -56,21 +58,109 @@ class Transform:
             )
         if mask is not None:
             sample["mask"] = tv_tensors.Mask(torch.from_numpy(mask))
-        if self._random:
+        if self.random:
             # torchvision draws from the global stream. (torch.manual_seed would seed the GPUs, too, and takes longer
             # than all of this function.)
             state = torch.get_rng_state()
             try:
                 torch.default_generator.manual_seed(derive_seed(*key))
-                sample = self._transform(sample)
+                sample = self._apply(sample)
             finally:
                 torch.set_rng_state(state)
         else:
-            sample = self._transform(sample)
+            sample = self._apply(sample)
         out = {name: value.as_subclass(Tensor) for name, value in sample.items()}
         if mask is not None:
             out["mask"] = out["mask"].long()
         return out
+
+    def _apply(self, sample: dict[str, Any]) -> dict[str, Any]:
+        for step in self._steps:
+            sample = step(sample)
+        return sample
+
+
+_AUGMENTATIONS: dict[str, Callable[[], Step]] = {
+    "color": v2.RandomPhotometricDistort,
+    "randaugment": v2.RandAugment,
+    "trivialaugment": v2.TrivialAugmentWide,
+}
+
+
+def _resize(config: TaskConfig, training: bool) -> list[Step]:
+    size = list(config.image_size)
+    if config.resize == "fit":
+        return [_Fit(config, training)]
+    if config.resize == "native":
+        return [_Rescale(config.scale), _crop_to(config.image_size)] if training else []
+    if training and config.crop < 1:
+        return [v2.RandomResizedCrop(size, scale=(config.crop, 1.0), antialias=True)]
+    if config.resize == "crop":
+        return [_CoverThenCentre(config)]
+    return [v2.Resize(size, antialias=True)]
+
+
+class _CoverThenCentre:
+    """Resize until the image covers size / crop_fraction, then take the centre (timm's and torchvision's recipe)."""
+
+    def __init__(self, config: TaskConfig) -> None:
+        self._covered = [math.floor(edge / config.crop_fraction) for edge in config.image_size]
+        self._centre = v2.CenterCrop(list(config.image_size))
+
+    def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
+        sides = sample["image"].shape[-2:]
+        tight = 0 if self._covered[0] * sides[1] >= self._covered[1] * sides[0] else 1
+        size = list(self._covered)
+        # The other edge is rounded down, as torchvision does.
+        size[1 - tight] = int(self._covered[tight] * sides[1 - tight] / sides[tight])
+        return self._centre(_resized(sample, size))
+
+
+class _Fit:
+    """Keep the aspect: shorter and longer edge stay within image_size (Ren 2015 §3.3), times a random factor."""
+
+    def __init__(self, config: TaskConfig, training: bool) -> None:
+        self._short, self._long = sorted(config.image_size)
+        self._scale = config.scale if training else (1.0, 1.0)
+        self._crop = _crop_to(config.image_size) if self._scale[1] > 1 else None
+
+    def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
+        short, long = sorted(sample["image"].shape[-2:])
+        sample = _scaled(sample, min(self._short / short, self._long / long) * _draw(self._scale))
+        return self._crop(sample) if self._crop is not None else sample
+
+
+class _Rescale:
+    """Change the scale of a native image by a random factor."""
+
+    def __init__(self, scale: tuple[float, float]) -> None:
+        self._scale = scale
+
+    def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
+        return _scaled(sample, _draw(self._scale)) if self._scale != (1.0, 1.0) else sample
+
+
+def _crop_to(size: tuple[int, int]) -> Step:
+    """A random crop of at most `size`; a smaller image stays as it is and is padded in its batch."""
+
+    def crop(sample: dict[str, Any]) -> dict[str, Any]:
+        sides = sample["image"].shape[-2:]
+        return v2.RandomCrop([min(edge, side) for edge, side in zip(size, sides, strict=True)])(sample)
+
+    return crop
+
+
+def _draw(scale: tuple[float, float]) -> float:
+    low, high = scale
+    return low if low == high else float(torch.empty(()).uniform_(low, high))
+
+
+def _scaled(sample: dict[str, Any], factor: float) -> dict[str, Any]:
+    return _resized(sample, [max(1, round(side * factor)) for side in sample["image"].shape[-2:]])
+
+
+def _resized(sample: dict[str, Any], size: list[int]) -> dict[str, Any]:
+    return {name: v2.functional.resize(value, size, antialias=True) for name, value in sample.items()}
 
 
 def derive_seed(*key: object) -> int:

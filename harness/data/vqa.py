@@ -16,7 +16,7 @@ from harness.cards import DatasetCard
 from harness.data.annotations import entries, field, read_json, unique_ids
 from harness.data.columns import Texts, columns, file_key
 from harness.data.samples import Adapter, VqaSample
-from harness.data.stores import ImageStore
+from harness.data.stores import open_images
 from harness.errors import HarnessError
 from harness.evaluation.vqa_text import answer_accuracy, normalize_answer
 
@@ -46,7 +46,7 @@ class VqaV2(Adapter):
 
     def __init__(self, card: DatasetCard, split: str, limit: int | None = None) -> None:
         self.card, self.split = card, split
-        self._images = ImageStore(card, split)
+        self._images = open_images(card, split)
         self._texts = _Texts(card, split)
         self.ids = self._texts.ids[:limit]
         names = (self._image_name(number) for number in self.image_ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from harness.models.placeholders import TokenStream
@@ -37,3 +38,21 @@ class FeatureShape:
     strides: tuple[int, ...]
     channels: int
     pooled_width: int
+
+
+def padding_mask(contents: Tensor, image_size: tuple[int, int], map_size: tuple[int, int]) -> Tensor:
+    """Which positions of a feature map lie in the padding of their image.
+
+    Args:
+        contents: int64 [B, 2], height and width of each image without its padding.
+        image_size: Height and width of the padded images.
+        map_size: Height and width of the feature map.
+
+    Returns:
+        bool [B, h, w], True where a position begins beyond the content.
+    """
+    masks = [
+        torch.arange(cells, device=contents.device) * (side / cells) >= contents[:, axis, None]
+        for axis, (side, cells) in enumerate(zip(image_size, map_size, strict=True))
+    ]
+    return masks[0][:, :, None] | masks[1][:, None, :]

@@ -108,8 +108,8 @@ class MultiTaskNetwork(nn.Module):
         return {part: count for part, count in counts.items() if count}
 
     def _encode(self, batches: Mapping[str, Batch]) -> list[tuple[str, Features | None]]:
-        images = {name: batch.images for name, batch in batches.items() if not self._is_blind(name)}
-        features = self.shared(images, self.placeholders) if self.shared is not None and images else {}
+        seeing = {name: batch for name, batch in batches.items() if not self._is_blind(name)}
+        features = self.shared(seeing, self.placeholders) if self.shared is not None and seeing else {}
         return [(name, features.get(name)) for name in batches]
 
     def _head(self, name: str, method: str, features: Features | None, batch: Batch) -> Any:

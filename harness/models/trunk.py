@@ -27,15 +27,18 @@ class Trunk(nn.Module):
         self.neck = FeaturePyramidNetwork(channels, config.neck.channels)
         self.shape = FeatureShape(config.neck.strides, config.neck.channels, self.backbone.pooled_width)
 
-    def forward(self, images: Tensor, stream: TokenStream | None, pyramids: int) -> Features:
+    def forward(
+        self, images: Tensor, stream: TokenStream | None, pyramids: int, contents: Tensor | None = None
+    ) -> Features:
         """Encode images.
 
         Args:
             images: uint8 [B, 3, H, W].
             stream: Their placeholder tokens, or None.
             pyramids: For how many of the images, from the first on, the feature pyramid is needed.
+            contents: int64 [B, 2], sizes of the images without padding, or None.
         """
-        encoded = self.backbone(images, stream)
+        encoded = self.backbone(images, stream, contents)
         levels: dict[str, Tensor] = {}
         if pyramids:
             levels = self.neck({str(stride): level[:pyramids] for stride, level in encoded.maps.items()})

@@ -55,6 +55,8 @@ class TrainingConfig(Section):
         gradient_clip: Largest norm of the whole gradient; None means no clipping.
         precision: ``32``, or mixed ``bf16`` or ``16``.
         workers: Loader processes per task; 0 loads in the training process.
+        on_bad_image: What to do with a training image that cannot be read: ``stop``, or ``skip`` it, take the next one
+            and say so in the record. Images to be scored are never skipped.
         checkpoint_every: Steps between checkpoints. Does not change the result.
         log_every: Steps between points of the learning curves.
     """
@@ -67,6 +69,7 @@ class TrainingConfig(Section):
     gradient_clip: float | None = Field(default=10.0, gt=0)
     precision: Literal["32", "bf16", "16"] = "32"
     workers: int = Field(default=0, ge=0, le=64)
+    on_bad_image: Literal["stop", "skip"] = "stop"
     checkpoint_every: int = Field(default=100, ge=1)
     log_every: int = Field(default=25, ge=1)
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.data.batches import VqaBatch
-from harness.data.loading import TaskData, collate
+from harness.data.loading import TaskData
 from harness.models.network import MultiTaskNetwork
 
 
@@ -23,7 +23,7 @@ def macs_per_image(network: MultiTaskNetwork, name: str, data: TaskData) -> int:
         name: The task's dataset name.
         data: The split to take the image from.
     """
-    batch = collate([data[(-1, 0)]])
+    batch = data.batch([(-1, 0)])
     if isinstance(batch, VqaBatch):
         one = slice(0, 1)
         batch = replace(

@@ -11,12 +11,13 @@ import torch
 
 from harness.atomic import directory
 from harness.cards import Task
-from harness.data.batches import Batch, VqaBatch
+from harness.data.batches import Batch, SegmentationBatch, VqaBatch
 from harness.data.loading import EvaluationOrder, TaskData, loader
 from harness.evaluation import predictions
 from harness.models.network import MultiTaskNetwork
 from harness.progress import Reporter
 from harness.training.engine import Engine
+from harness.training.windows import slide, train_ids
 
 SUFFIX: dict[Task, str] = {"classification": ".npz", "detection": ".json", "segmentation": "", "vqa": ".json"}
 
@@ -47,13 +48,18 @@ def predict(
         workers: Loader processes.
     """
     network.eval()
+    if data.config.resize == "native":
+        batch_size = 1  # full-resolution images, each of a size of its own
 
     def outputs() -> Iterator[tuple[Batch, Any]]:
         with reporter.bar(f"predicting {name}", len(data)) as bar:
             for batch in loader(data, EvaluationOrder(len(data), batch_size), workers):
                 moved = batch.to(engine.device)
                 with engine.autocast():
-                    output = network.predict(name, moved)
+                    if data.config.sliding_window:
+                        output: Any = slide(network, name, cast(SegmentationBatch, moved), data.config.image_size)
+                    else:
+                        output = network.predict(name, moved)
                 yield moved, output
                 bar.advance(len(batch.ids))
 
@@ -89,7 +95,7 @@ def _detection(path: Path, adapter: Any, outputs: Outputs) -> None:
 def _segmentation(path: Path, adapter: Any, outputs: Outputs) -> None:
     with directory(path, replace=True) as folder:
         for batch, output in outputs:
-            for image_id, mask in zip(batch.ids, output, strict=True):
+            for image_id, mask in zip(batch.ids, train_ids(output, batch.sizes, batch.contents), strict=True):
                 predictions.write_segmentation(folder, image_id, adapter.label_ids[mask.cpu().numpy()])
 
 

@@ -13,13 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.batches import Batch
 from harness.data.loading import TaskData, TrainingOrder, loader
 from harness.errors import HarnessError
 from harness.models.network import MultiTaskNetwork
@@ -46,6 +45,7 @@ class Progress:
         images: Training images seen.
         curves: Learning curves: (step, value) by name.
         pending: Losses since the last point of the curves.
+        skipped: A sentence about each training image that could not be read.
     """
 
     step: int = 0
@@ -53,6 +53,7 @@ class Progress:
     images: int = 0
     curves: Curves = field(default_factory=dict)
     pending: dict[str, list[float]] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
 
     def add(self, losses: Mapping[str, float], rate: float, every: int, last: bool) -> dict[str, float] | None:
         """Take up a step's losses; returns the new point of the curves when one is due."""
@@ -137,7 +138,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             tasks = regime(progress.step, steps, list(data))
-            step_batches = {name: cast(Batch, next(batches[name])).to(engine.device) for name in tasks}
+            step_batches = {name: next(batches[name]).to(engine.device) for name in tasks}
             losses: dict[str, Tensor] = model(step_batches)
             values = _values(losses, progress.step)
             engine.backward(balancer(losses))
@@ -146,6 +147,10 @@ def train(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             progress.step += 1
+            for sentence in [one for batch in step_batches.values() for one in batch.skipped]:
+                if sentence not in progress.skipped:
+                    progress.skipped.append(sentence)
+                    reporter.say(f"skipped: {sentence}")
             progress.images += sum(len(batch.ids) for batch in step_batches.values())
             point = progress.add(values, rate, config.log_every, progress.step == steps)
             if point is not None:

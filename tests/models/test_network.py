@@ -14,6 +14,7 @@ from tests_support import batches, document
 from harness.errors import HarnessError
 from harness.models.config import ModelConfig
 from harness.models.network import MultiTaskNetwork, TaskSpec
+from harness.training.windows import train_ids
 
 SPECS = {
     "c": TaskSpec("classification", 5),
@@ -121,7 +122,8 @@ def test_detections_are_in_pixels_of_the_original_image() -> None:
 
 def test_segmentations_have_the_sizes_of_the_original_images() -> None:
     net = build(0).eval()
-    masks = net.predict("s", replace(batches()["s"], sizes=torch.tensor([[10, 31], [200, 3]])))
+    sizes = torch.tensor([[10, 31], [200, 3]])
+    masks = train_ids(net.predict("s", batches()["s"]), sizes, None)
     assert [tuple(mask.shape) for mask in masks] == [(10, 31), (200, 3)]
     assert all(mask.dtype == torch.uint8 and mask.max() < 4 for mask in masks)
 

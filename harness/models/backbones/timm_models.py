@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from harness.errors import HarnessError, suggestion
 from harness.models.config import BackboneConfig
+from harness.models.features import padding_mask
 from harness.models.placeholders import TokenStream
 
 
@@ -73,43 +74,64 @@ class TimmBackbone(nn.Module):
 
         self.sites: dict[str, int] = {}
         self._stream: TokenStream | None = None
+        self._contents: Tensor | None = None
         for entry in info[len(info) - sites :] if sites else []:
             name = f"backbone.{entry['module']}"
             self.sites[name] = int(entry["num_chs"])
-            self.body.get_submodule(entry["module"]).register_forward_hook(self._hook(name, int(entry["num_chs"])))
+            self.body.get_submodule(entry["module"]).register_forward_hook(self._hook(name, entry))
 
-    def forward(self, images: Tensor, stream: TokenStream | None = None) -> BackboneFeatures:
+    def forward(
+        self, images: Tensor, stream: TokenStream | None = None, contents: Tensor | None = None
+    ) -> BackboneFeatures:
         """Encode images.
 
         Args:
             images: uint8 [B, 3, H, W], RGB.
             stream: Placeholder tokens of these images, or None.
+            contents: int64 [B, 2], sizes of the images without padding, or None. Padding becomes 0 after
+                normalisation, as torchvision's detectors have it, and placeholder tokens do not read it.
 
         Returns:
             Feature maps and the pooled feature.
         """
-        self._stream = stream
+        normalized = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+        size = (images.shape[-2], images.shape[-1])
+        if contents is not None:
+            normalized = normalized.masked_fill(padding_mask(contents, size, size)[:, None], 0.0)
+        self._stream, self._contents, self._size = stream, contents, size
         try:
-            normalized = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
             final, maps = self.body.forward_intermediates(normalized, indices=self._indices, output_fmt="NCHW")
         finally:
-            self._stream = None
+            self._stream = self._contents = None
         pooled = self.body.forward_head(final, pre_logits=True)
         return BackboneFeatures(dict(zip(self._strides, maps, strict=True)), pooled)
 
-    def _hook(self, site: str, channels: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
+    def _hook(self, site: str, stage: Mapping[str, Any]) -> Callable[..., Tensor | None]:
+        channels, stride = int(stage["num_chs"]), int(stage["reduction"])
+
         def exchange(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
             if self._stream is None:
                 return None
             if output.dim() == 4 and output.shape[1] == channels:  # [B, C, H, W]
                 batch, _, height, width = output.shape
-                tokens = self._stream.exchange(site, output.flatten(2).transpose(1, 2))
+                padding = self._padding((height, width), height * width)
+                tokens = self._stream.exchange(site, output.flatten(2).transpose(1, 2), padding)
                 return tokens.transpose(1, 2).reshape(batch, channels, height, width)
             if output.shape[-1] == channels and output.dim() in (3, 4):  # [B, N, C] or [B, H, W, C]
-                return self._stream.exchange(site, output.reshape(len(output), -1, channels)).reshape(output.shape)
+                features = output.reshape(len(output), -1, channels)
+                height, width = output.shape[1:3] if output.dim() == 4 else (-(-side // stride) for side in self._size)
+                padding = self._padding((height, width), features.shape[1])
+                return self._stream.exchange(site, features, padding).reshape(output.shape)
             raise RuntimeError(f"{site}: cannot exchange tokens with features of shape {tuple(output.shape)}")
 
         return exchange
+
+    def _padding(self, map_size: tuple[int, int], positions: int) -> Tensor | None:
+        """bool [B, positions] of the padding; class tokens and the like, which stand in front, are none."""
+        if self._contents is None:
+            return None
+        mask = padding_mask(self._contents, self._size, map_size).flatten(1)
+        return torch.nn.functional.pad(mask, (positions - mask.shape[1], 0), value=False)
 
 
 def _names() -> set[str]:

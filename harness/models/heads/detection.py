@@ -56,13 +56,14 @@ class FcosHead(nn.Module):
         outputs, anchors = self._outputs(levels, batch.images)
         positions = _positions(levels)
         split = {name: list(value.split(positions, dim=1)) for name, value in outputs.items()}
-        height, width = batch.images.shape[-2:]
-        shapes = [(height, width)] * len(batch.images)
+        contents = batch.contents
+        if contents is None:
+            contents = batch.sizes.new_tensor(batch.images.shape[-2:]).expand(len(batch.images), 2)
+        shapes = [(height, width) for height, width in contents.tolist()]  # boxes are clipped to these
         detections = self._fcos.postprocess_detections(split, [list(a.split(positions)) for a in anchors], shapes)
-        resized = torch.tensor([height, width], device=batch.sizes.device)
         results = []
-        for found, size in zip(detections, batch.sizes, strict=True):
-            scale = (size / resized).flip(0).repeat(2)  # x, y, x, y
+        for found, size, content in zip(detections, batch.sizes, contents, strict=True):
+            scale = (size / content).flip(0).repeat(2)  # x, y, x, y
             real = found["labels"] > 0
             results.append(
                 {

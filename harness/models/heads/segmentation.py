@@ -35,15 +35,9 @@ class FcnHead(nn.Module):
         total = F.cross_entropy(logits, batch.masks, ignore_index=IGNORE, reduction="sum")
         return total / (batch.masks != IGNORE).sum().clamp(min=1)
 
-    def predict(self, features: Features, batch: SegmentationBatch) -> list[Tensor]:
-        """Train ids at the original sizes: B tensors uint8 [H_i, W_i]."""
-        logits = self._logits(features)
-        return [
-            F.interpolate(one[None], (int(height), int(width)), mode="bilinear", align_corners=False)[0]
-            .argmax(0)
-            .to(torch.uint8)
-            for one, (height, width) in zip(logits, batch.sizes.tolist(), strict=True)
-        ]
+    def predict(self, features: Features, batch: SegmentationBatch) -> Tensor:
+        """Logits at the size of the batch's images, padding included: float [B, C, H, W]."""
+        return F.interpolate(self._logits(features), batch.images.shape[-2:], mode="bilinear", align_corners=False)
 
     def _logits(self, features: Features) -> Tensor:
         levels = list(features.pyramid.values())

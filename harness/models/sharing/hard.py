@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from harness.data.batches import Batch
 from harness.models.config import ModelConfig
 from harness.models.features import Features, FeatureShape
 from harness.models.normalization import TaskStatistics
@@ -42,27 +43,27 @@ class HardSharing(nn.Module):
         """Widths of the features at the exchange sites, by site."""
         return self.trunk.backbone.sites
 
-    def forward(self, images: Mapping[str, Tensor], placeholders: Placeholders | None) -> dict[str, Features]:
+    def forward(self, batches: Mapping[str, Batch], placeholders: Placeholders | None) -> dict[str, Features]:
         """Encode every task's images.
 
         Args:
-            images: uint8 [B_t, 3, H_t, W_t] by task.
+            batches: By task.
             placeholders: The shared tokens, or None.
 
         Returns:
             Features by task.
         """
         features: dict[str, Features] = {}
-        for group in self._groups(images):
+        for group in self._groups(batches):
             if self._statistics is not None:
                 self._statistics.select(group[0])
-            together = torch.cat([images[task] for task in group]) if len(group) > 1 else images[group[0]]
+            together, contents = _joined([batches[task] for task in group])
             stream = placeholders.begin(len(together)) if placeholders is not None else None
-            pyramids = sum(len(images[task]) for task in group if task not in self._pooled_only)
-            encoded = self.trunk(together, stream, pyramids)
+            pyramids = sum(len(batches[task].ids) for task in group if task not in self._pooled_only)
+            encoded = self.trunk(together, stream, pyramids, contents)
             start = 0
             for task in group:
-                rows = slice(start, start + len(images[task]))
+                rows = slice(start, start + len(batches[task].ids))
                 start = rows.stop
                 features[task] = Features(
                     {stride: level[rows] for stride, level in encoded.pyramid.items()} if start <= pyramids else {},
@@ -71,11 +72,23 @@ class HardSharing(nn.Module):
                 )
         return features
 
-    def _groups(self, images: Mapping[str, Tensor]) -> list[list[str]]:
+    def _groups(self, batches: Mapping[str, Batch]) -> list[list[str]]:
         """Tasks that go through the network together, those that need the pyramid first."""
         if self._statistics is not None:
-            return [[task] for task in images]
+            return [[task] for task in batches]
         by_size: dict[tuple[int, ...], list[str]] = {}
-        for task, batch in sorted(images.items(), key=lambda item: item[0] in self._pooled_only):
-            by_size.setdefault(tuple(batch.shape[1:]), []).append(task)
+        for task, batch in sorted(batches.items(), key=lambda item: item[0] in self._pooled_only):
+            by_size.setdefault(tuple(batch.images.shape[1:]), []).append(task)
         return list(by_size.values())
+
+
+def _joined(batches: Sequence[Batch]) -> tuple[Tensor, Tensor | None]:
+    """The images of several batches of one size, and their contents where any of them is padded."""
+    if len(batches) == 1:
+        return batches[0].images, batches[0].contents
+    images = torch.cat([batch.images for batch in batches])
+    if all(batch.contents is None for batch in batches):
+        return images, None
+    whole = images.new_tensor(images.shape[-2:], dtype=torch.int64)
+    parts = [batch.contents if batch.contents is not None else whole.expand(len(batch.ids), 2) for batch in batches]
+    return images, torch.cat(parts)

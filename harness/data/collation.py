@@ -1,0 +1,85 @@
+"""Stacking samples into batches, padded where their images differ in size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.data.batches import (
+    PADDING,
+    Batch,
+    ClassificationBatch,
+    DetectionBatch,
+    SegmentationBatch,
+    VqaBatch,
+)
+from harness.data.transforms import IGNORE
+
+MULTIPLE = 32  # padded sizes, so that every backbone's strides divide them
+
+
+def collate(items: list[dict[str, Any]], skipped: Sequence[str] = ()) -> Batch:
+    """Stack the samples of one task into a batch.
+
+    Args:
+        items: As `TaskData` gives them. With a ``canvas`` they may differ in size: they are padded on the right and
+            below to the largest, to the canvas, and to a multiple of 32.
+        skipped: Sentences about images that were replaced.
+    """
+    first = items[0]
+    contents = None
+    if "canvas" in first:
+        contents = torch.tensor([item["image"].shape[-2:] for item in items], dtype=torch.int64)
+        size = [_padded([*contents[:, axis].tolist(), *(item["canvas"][axis] for item in items)]) for axis in (0, 1)]
+        items = [_pad_sample(item, size) for item in items]
+        if bool((contents == contents.new_tensor(size)).all()):
+            contents = None
+    common: dict[str, Any] = {
+        "ids": tuple(item["id"] for item in items),
+        "images": torch.stack([item["image"] for item in items]),
+        "sizes": torch.tensor([item["size"] for item in items], dtype=torch.int64),
+        "contents": contents,
+        "skipped": tuple(skipped),
+    }
+    if "label" in first:
+        return ClassificationBatch(**common, labels=torch.tensor([item["label"] for item in items]))
+    if "mask" in first:
+        return SegmentationBatch(**common, masks=torch.stack([item["mask"] for item in items]))
+    if "boxes" in first:
+        return DetectionBatch(
+            **common, boxes=tuple(i["boxes"] for i in items), labels=tuple(i["labels"] for i in items)
+        )
+    counts = torch.tensor([len(item["words"]) for item in items])
+    return VqaBatch(
+        **common,
+        question_ids=torch.from_numpy(np.concatenate([item["question_ids"] for item in items])),
+        image_index=torch.repeat_interleave(torch.arange(len(items)), counts),
+        words=_pad_words([words for item in items for words in item["words"]]),
+        targets=torch.from_numpy(np.stack([target for item in items for target in item["targets"]])),
+    )
+
+
+def _padded(sides: Sequence[int]) -> int:
+    return -(-max(sides) // MULTIPLE) * MULTIPLE
+
+
+def _pad_sample(item: dict[str, Any], size: Sequence[int]) -> dict[str, Any]:
+    def pad(value: Tensor, fill: int) -> Tensor:
+        return F.pad(value, (0, size[1] - value.shape[-1], 0, size[0] - value.shape[-2]), value=fill)
+
+    padded = {"image": pad(item["image"], 0)}
+    if "mask" in item:
+        padded["mask"] = pad(item["mask"], IGNORE)
+    return item | padded
+
+
+def _pad_words(rows: Sequence[Sequence[int]]) -> Tensor:
+    out = torch.full((len(rows), max(len(row) for row in rows)), PADDING, dtype=torch.int64)
+    for index, row in enumerate(rows):
+        out[index, : len(row)] = torch.tensor(row)
+    return out
