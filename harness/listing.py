@@ -14,7 +14,7 @@ def list_rows(kind: str) -> list[Row]:
     """Rows of a listing, each with at least ``name``.
 
     Args:
-        kind: datasets, backbones, sharing, balancing, regimes, heads or placeholders.
+        kind: datasets, adapters, backbones, sharing, balancing, regimes, heads or placeholders.
 
     Raises:
         HarnessError: There is no such listing.
@@ -49,6 +49,17 @@ def _present(name: str) -> str:
         return "yes" if load_card(name).directory.is_dir() else "no"
     except HarnessError:
         return "no"
+
+
+def _adapters() -> list[Row]:
+    from harness.data import ADAPTERS, KEYS
+    from harness.registry import look_up
+
+    return [
+        {"name": row["name"], "task": look_up(ADAPTERS, row["name"], "adapter").task}
+        | {"keys": f"images {KEYS[row['name']]}", "about": row["about"]}
+        for row in _registered(ADAPTERS)
+    ]
 
 
 def _backbones() -> list[Row]:
@@ -104,6 +115,7 @@ def _placeholders() -> list[Row]:
 
 _KINDS: dict[str, Callable[[], list[Row]]] = {
     "datasets": _datasets,
+    "adapters": _adapters,
     "backbones": _backbones,
     "sharing": _sharing,
     "balancing": _balancing,

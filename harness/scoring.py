@@ -12,6 +12,8 @@ from harness import provenance
 from harness.board.records import Protocol, Provenance, Record, TaskResult, hash_arrays, write_record
 from harness.cards import load_card
 from harness.data import open_split
+from harness.data.label_map_folders import LabelMapFolders
+from harness.data.real_labels import real_labels
 from harness.data.samples import Adapter
 from harness.errors import HarnessError
 from harness.evaluation import classification, detection, segmentation, vqa
@@ -33,18 +35,20 @@ def score(adapter: Adapter, predictions: Path) -> Result:
     Raises:
         HarnessError: The predictions are not valid or not complete; the message names the place and the mend.
     """
-    card, split = adapter.card, adapter.split
     if adapter.task == "classification":
         scores = read_classification(predictions, adapter.ids, len(adapter.classes))
-        return classification.evaluate(adapter.labels, scores, adapter.ids, adapter.classes)  # type: ignore[attr-defined]
-    if adapter.task == "detection":
-        annotations = card.path(split, "annotations")
-        return detection.evaluate(annotations, predictions, [int(image) for image in adapter.ids])
+        real = real_labels(adapter.card, adapter.split, adapter.ids, len(adapter.classes))
+        return classification.evaluate(adapter.labels, scores, adapter.ids, adapter.classes, real)  # type: ignore[attr-defined]
     if adapter.task == "segmentation":
-        label_map = LabelMap.of(card.classes)
-        return segmentation.evaluate(card.path(split, "labels"), predictions, label_map, adapter.ids)
-    questions, annotations = card.path(split, "questions"), card.path(split, "annotations")
-    return vqa.evaluate(questions, annotations, predictions, [int(image) for image in adapter.ids])
+        (truth,) = adapter.truth()
+        found = adapter.predicted(predictions) if isinstance(adapter, LabelMapFolders) else predictions
+        return segmentation.evaluate(truth, found, LabelMap.of(adapter.card.classes), adapter.ids)
+    images = [int(image) for image in adapter.ids]
+    if adapter.task == "detection":
+        (instances,) = adapter.truth()
+        return detection.evaluate(instances, predictions, images)
+    questions, annotations = adapter.truth()
+    return vqa.evaluate(questions, annotations, predictions, images)
 
 
 def task_result(

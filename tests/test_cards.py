@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.cards import DatasetCard, cache_directory, card_paths, load_card, shipped
+from harness.cards import METRIC_OF_TASK, DatasetCard, cache_directory, card_paths, load_card, shipped
+from harness.data import KEYS
 from harness.documents import parse
 from harness.errors import HarnessError
 
@@ -40,11 +41,95 @@ def test_there_is_a_full_scale_an_embedded_and_a_small_card_for_every_task() -> 
     for name in SHIPPED:
         tasks.setdefault(load_card(name).task, set()).add(name)
     assert tasks == {
-        "classification": {"imagenet", "imagenet-mini", "shapes-classification"},
-        "detection": {"coco2017", "coco-mini", "shapes-detection"},
-        "segmentation": {"cityscapes", "camvid-mini", "shapes-segmentation"},
+        "classification": {"imagenet", "imagenet-devkit", "cifar10", "cifar100", "pets"}
+        | {"imagenet-mini", "shapes-classification"},
+        "detection": {
+            "coco2014",
+            "coco2017",
+            "voc2007-detection",
+            "voc2012-detection",
+            "coco-mini",
+            "shapes-detection",
+        },
+        "segmentation": {"ade20k", "camvid", "cityscapes", "voc2012-segmentation", "camvid-mini"}
+        | {"shapes-segmentation"},
         "vqa": {"vqa2", "daquar-mini", "shapes-vqa"},
     }
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_card_states_its_metric_and_the_keys_that_its_adapter_reads(name: str) -> None:
+    card = load_card(name)
+    assert card.metric == METRIC_OF_TASK[card.task]
+    words = KEYS[card.adapter].replace("(", "").replace(")", "").split()
+    for split in card.splits.values():
+        stated = split.model_fields_set - {"images", "size", "objects"}
+        assert stated <= set(words)
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if "mini" not in name])
+def test_nothing_is_selected_on_the_split_that_is_scored_where_the_data_has_another(name: str) -> None:
+    card = load_card(name)
+    has_public_test = "test" in card.splits
+    assert (card.selection_split != card.evaluation_split) == has_public_test
+    assert (card.evaluation_split == "test") == has_public_test
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "objects"),
+    [
+        ("imagenet", [1281167, 50000], []),
+        ("imagenet-devkit", [1281167, 50000], []),
+        ("cifar10", [40000, 10000, 10000], []),
+        ("cifar100", [50000, 10000], []),
+        ("pets", [3680, 3669], []),
+        ("coco2014", [82783, 40504], [604907, 291875]),
+        ("coco2017", [118287, 5000], [860001, 36781]),
+        ("voc2007-detection", [2501, 2510, 4952], []),
+        ("voc2012-detection", [5717, 5823], []),
+        ("voc2012-segmentation", [1464, 1449], []),
+        ("camvid", [367, 101, 233], []),
+        ("ade20k", [20210, 2000], []),
+        ("cityscapes", [2975, 500], []),
+        ("vqa2", [443757, 214354], []),
+    ],
+)
+def test_the_cards_state_the_official_counts(name: str, sizes: list[int], objects: list[int]) -> None:
+    splits = load_card(name).splits.values()
+    assert [split.size for split in splits] == sizes
+    assert [split.objects for split in splits if split.objects] == objects
+
+
+def test_coco_has_as_many_images_and_objects_in_both_editions() -> None:
+    old, new = ([*load_card(name).splits.values()] for name in ("coco2014", "coco2017"))
+    assert sum(split.size or 0 for split in old) == sum(split.size or 0 for split in new)
+    assert sum(split.objects or 0 for split in old) == sum(split.objects or 0 for split in new)
+
+
+@pytest.mark.parametrize(
+    ("name", "evaluated", "ignored"),
+    [
+        ("ade20k", range(1, 151), [0]),
+        ("camvid", range(11), [11]),
+        ("voc2012-segmentation", range(21), [255]),
+        ("voc2007-detection", range(1, 21), []),
+        ("voc2012-detection", range(1, 21), []),
+    ],
+)
+def test_the_label_maps_have_the_official_ids(name: str, evaluated: range, ignored: list[int]) -> None:
+    classes = load_card(name).classes
+    assert [c.id for c in classes if c.evaluated] == list(evaluated)
+    assert [c.id for c in classes if not c.evaluated] == ignored
+    assert len({c.name for c in classes}) == len(classes)
+
+
+def test_the_pascal_voc_cards_agree_on_their_classes() -> None:
+    first, second, maps = (
+        [(c.id, c.name) for c in load_card(name).classes]
+        for name in ("voc2007-detection", "voc2012-detection", "voc2012-segmentation")
+    )
+    assert first == second == maps[1:-1]
+    assert [name for _, name in first] == sorted(name for _, name in first)
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("shapes-")])

@@ -11,9 +11,27 @@ from harness.registry import look_up
 
 ADAPTERS = {
     "imagefolder": "harness.data.classification:ImageFolder",
+    "imagenet_devkit": "harness.data.imagenet_devkit:ImageNetDevkit",
+    "cifar": "harness.data.cifar:Cifar",
+    "pets": "harness.data.pets:OxfordPets",
     "coco": "harness.data.detection:CocoDetection",
+    "voc": "harness.data.voc:PascalVoc",
     "cityscapes": "harness.data.segmentation:Cityscapes",
+    "label_maps": "harness.data.label_map_folders:LabelMapFolders",
     "vqa": "harness.data.vqa:VqaV2",
+}
+
+# Keys of a split that an adapter reads besides `images` and `size`; what is in parentheses may be left out.
+KEYS = {
+    "imagefolder": "(real)",
+    "imagenet_devkit": "(labels synsets real)",
+    "cifar": "labels",
+    "pets": "names (image_suffix)",
+    "coco": "annotations",
+    "voc": "annotations names (image_suffix)",
+    "cityscapes": "labels",
+    "label_maps": "labels (names image_suffix label_suffix)",
+    "vqa": "questions annotations (image_prefix image_suffix)",
 }
 
 

@@ -87,6 +87,13 @@ class VqaSample:
 
 Sample = ClassificationSample | DetectionSample | SegmentationSample | VqaSample
 
+_TRUTH: dict[Task, tuple[str, ...]] = {
+    "classification": (),  # the adapter's `labels`
+    "detection": ("annotations",),
+    "segmentation": ("labels",),
+    "vqa": ("questions", "annotations"),
+}
+
 
 class Adapter(ABC):
     """One split of a data set, read from its official layout.
@@ -125,6 +132,10 @@ class Adapter(ABC):
     @abstractmethod
     def ground_truth_files(self) -> Sequence[Path]:
         """The files that hold the ground truth of this split."""
+
+    def truth(self) -> tuple[Any, ...]:
+        """What the task's evaluator takes as ground truth: the card's official files or folder, where these will do."""
+        return tuple(self.card.path(self.split, field) for field in _TRUTH[self.task])
 
     @property
     @abstractmethod

@@ -17,8 +17,8 @@ from webdataset.shardlists import expand_urls
 from harness.cards import DatasetCard, cache_directory
 from harness.data.columns import Columns, Texts, columns
 from harness.data.images import EXTENSIONS, MAX_BYTES
-from harness.data.stores import ImageStore, open_images
-from harness.errors import HarnessError
+from harness.data.stores import ImageStore, image_files, open_images
+from harness.errors import HarnessError, suggestion
 from harness.progress import Reporter
 
 REMOTE = ("https://", "http://", "gs://")  # not "pipe:", which would run what a card says
@@ -101,12 +101,7 @@ def shard_files(card: DatasetCard, split: str) -> list[Path]:
         raise HarnessError(
             f"card {card.name}: splits.{split}.images: {pattern!r} must begin with {' or '.join(REMOTE)}"
         )
-    if "*" in pattern:
-        found = sorted(card.directory.glob(pattern))
-        if not found:
-            raise HarnessError(f"card {card.name}: no file matches {card.directory / pattern}; {card.how_to_get}")
-        return found
-    return [card.require(card.directory / name, "the shard") for name in expand_urls(pattern)]
+    return image_files(card, split)
 
 
 def write_shards(card: DatasetCard, split: str, folder: Path, per_shard: int, reporter: Reporter) -> str:
@@ -125,6 +120,8 @@ def write_shards(card: DatasetCard, split: str, folder: Path, per_shard: int, re
     Raises:
         HarnessError: An image is missing, or `folder` holds shards already.
     """
+    if split not in card.splits:
+        raise HarnessError(f"card {card.name}: splits: there is no split {split!r}{suggestion(split, card.splits)}")
     store = open_images(card, split)
     names = store.names()
     folder.mkdir(parents=True, exist_ok=True)

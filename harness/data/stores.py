@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from harness.cards import DatasetCard
 from harness.data.images import decode_image, read_bytes, require_images, walk_images
+from harness.errors import HarnessError
+
+_RANGE = re.compile(r"\{(\d{1,6})\.\.(\d{1,6})\}")
 
 
 class ImageStore(ABC):
@@ -97,26 +101,50 @@ def open_images(card: DatasetCard, split: str) -> ImageStore:
     return ImageTree(card.require(card.path(split, "images"), "the image folder"), upright)
 
 
+def image_files(card: DatasetCard, split: str) -> list[Path]:
+    """The files that hold many images each (shards, CIFAR's batches) and that a split's ``images`` names.
+
+    Returns:
+        One file, the files of a range such as ``train-{000000..000146}.tar`` as counted, or those that match a star, by
+        name.
+
+    Raises:
+        HarnessError: A file is missing, or two have the same name.
+    """
+    pattern = card.splits[split].images  # type: ignore[index]
+    if match := _RANGE.search(pattern):
+        numbers = range(int(match[1]), int(match[2]) + 1)
+        texts = [f"{pattern[: match.start()]}{n:0{len(match[1])}d}{pattern[match.end() :]}" for n in numbers]
+        paths = [card.require(card.directory / text, "the image file") for text in texts]
+    elif "*" in pattern:
+        paths = sorted(card.directory.glob(pattern))
+    else:
+        paths = [card.require(card.directory / pattern, "the image file")]
+    if not paths:
+        raise HarnessError(f"card {card.name}: splits.{split}.images: no file matches {pattern!r}; {card.how_to_get}")
+    if len({path.stem for path in paths}) < len(paths):
+        raise HarnessError(f"card {card.name}: splits.{split}.images: two files of {pattern!r} have the same name")
+    return paths
+
+
 def image_stamp(card: DatasetCard, split: str) -> str:
     """A hash of name, size and time of change of every file that holds images of a split."""
     digest = hashlib.sha256()
-    for path in _files(card, split):
+    for path in _all_files(card, split):
         status = path.stat()
         digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
-def _files(card: DatasetCard, split: str) -> Iterator[Path]:
-    images = card.splits[split].images  # type: ignore[index]
-    if images.endswith(".tar"):
-        from harness.data.shards import shard_files
-
-        yield from shard_files(card, split)
-        return
+def _all_files(card: DatasetCard, split: str) -> Iterator[Path]:
     path = card.path(split, "images")
     if path.is_dir():
         for parent, folders, files in os.walk(path):
             folders.sort()
             yield from (Path(parent) / name for name in sorted(files))
+    elif path.name.endswith(".tar"):
+        from harness.data.shards import shard_files
+
+        yield from shard_files(card, split)
     else:
-        yield from sorted(path.parent.glob(path.name))
+        yield from image_files(card, split)

@@ -141,6 +141,25 @@ def checked_weights(weights: NDArray[np.int64], images: int) -> NDArray[np.int64
     return array.astype(np.int64, copy=False)
 
 
+def grouped_sums(values: NDArray[np.int64], group: NDArray[np.integer[Any]], groups: int) -> NDArray[np.int64]:
+    """Sums over the columns of each group.
+
+    Args:
+        values: int64 [D, N].
+        group: int [N], the group of each column, below `groups`.
+        groups: G.
+
+    Returns:
+        int64 [D, G].
+    """
+    sums: NDArray[np.int64] = np.zeros((len(values), groups), np.int64)
+    if groups and len(group):
+        order = np.argsort(group, kind="stable")
+        present, first = np.unique(group[order], return_index=True)
+        sums[:, present] = np.add.reduceat(values[:, order], first, axis=1)
+    return sums
+
+
 def ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:
     """Numerator / denominator in float64; NaN where the denominator is 0."""
     top, bottom = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))

@@ -9,11 +9,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness.errors import HarnessError
-from harness.evaluation.arrays import checked_weights, ratio, same, sorted_ids, stored, stored_ids, union, within
+from harness.evaluation.arrays import (
+    checked_weights,
+    grouped_sums,
+    ratio,
+    same,
+    sorted_ids,
+    stored,
+    stored_ids,
+    union,
+    within,
+)
 from harness.evaluation.metric import Result
 
 _UNKNOWN = -1  # rank of a label below the predicted class when only predicted classes were given; label of a label set
 _CELLS = 1 << 24  # scores compared at once
+_NO_REAL = -1  # in `real`: no class is acceptable for the image
 
 
 def evaluate(
@@ -21,6 +32,7 @@ def evaluate(
     scores: ArrayLike,
     ids: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
+    real: Sequence[Sequence[int]] | None = None,
 ) -> ClassificationResult:
     """Score one prediction per image.
 
@@ -36,6 +48,7 @@ def evaluate(
             undefined.
         ids: One id per image; None numbers the images in order.
         classes: Names of the C classes; None numbers them.
+        real: For a second accuracy ``real`` beside top-1: one list of acceptable class indices per image, as above.
 
     Raises:
         HarnessError: Lengths disagree, a score is NaN or infinite, a label is not a class, or an id appears twice.
@@ -82,7 +95,21 @@ def evaluate(
     rank[rank == np.iinfo(np.int32).max] = _UNKNOWN
     label = np.full(len(kept), _UNKNOWN, dtype=np.int32) if several else flat.astype(np.int32)
     names, order = sorted_ids([str(ids[n]) for n in kept])
-    return ClassificationResult(names, np.asarray(classes, dtype=np.str_), label[order], predicted[order], rank[order])
+    hits = None if real is None else _real_hits(real, len(sets), predicted, kept)[order]
+    return ClassificationResult(
+        names, np.asarray(classes, dtype=np.str_), label[order], predicted[order], rank[order], hits
+    )
+
+
+def _real_hits(
+    real: Sequence[Sequence[int]], images: int, predicted: NDArray[np.int32], kept: NDArray[np.intp]
+) -> NDArray[np.int8]:
+    """Whether each kept image's predicted class is among its acceptable ones: 1, 0, or `_NO_REAL` for no classes."""
+    if len(real) != images:
+        raise HarnessError(f"real: {len(real)} label sets for {images} images; one per image is required")
+    sets = [real[n] for n in kept]
+    hits = [int(found in one) if len(one) else _NO_REAL for found, one in zip(predicted.tolist(), sets, strict=True)]
+    return np.array(hits, dtype=np.int8)
 
 
 class _Single(list[Any]):
@@ -142,11 +169,14 @@ class ClassificationResult(Result):
         label: int32 [N], -1 where images have sets of labels.
         predicted: int32 [N], the predicted class.
         rank: int32 [N], of the (best) label, 0 is top-1; -1 where it is not known, only that it is not 0.
+        real: int8 [N], 1 where the predicted class is one of the image's ReaL labels, 0 where not, -1 where it has
+            none. None without ReaL labels.
     """
 
     metric: ClassVar[str] = "top1"
     version: ClassVar[int] = 1
     main: ClassVar[str] = "top1"
+    breakdowns: ClassVar[tuple[str, ...]] = ("class",)
 
     def __init__(
         self,
@@ -155,8 +185,10 @@ class ClassificationResult(Result):
         label: NDArray[np.int32],
         predicted: NDArray[np.int32],
         rank: NDArray[np.int32],
+        real: NDArray[np.int8] | None = None,
     ) -> None:
         self.ids, self.classes, self.label, self.predicted, self.rank = ids, classes, label, predicted, rank
+        self.real = real
 
     @property
     def top1(self) -> float:
@@ -164,7 +196,7 @@ class ClassificationResult(Result):
         return self.reduce()["top1"]
 
     def reduce(self, weights: NDArray[np.int64] | None = None) -> dict[str, float]:
-        """top1, top5, and macro precision, recall and F1.
+        """top1, top5, macro precision, recall and F1, and real where there are ReaL labels.
 
         top5 is NaN for fewer than five classes, and where only predicted classes were given. The macro averages run
         over the classes that occur as a label or a prediction; 0/0 counts as 0 (scikit-learn's
@@ -180,6 +212,8 @@ class ClassificationResult(Result):
             "top1": float(ratio(w[self.rank == 0].sum(), total)),
             "top5": float(ratio(w[self.rank < 5].sum(), total)) if five else float("nan"),
         }
+        if self.real is not None:
+            numbers["real"] = float(ratio(w[self.real == 1].sum(), w[self.real != _NO_REAL].sum()))
         return numbers | self._macro(w)
 
     def _macro(self, w: NDArray[np.int64]) -> dict[str, float]:
@@ -202,6 +236,14 @@ class ClassificationResult(Result):
         w = checked_weights(weights, len(self.ids))
         return ratio(w @ (self.rank == 0).astype(np.int64), w.sum(axis=1))
 
+    def reduce_by(self, kind: str, weights: NDArray[np.int64]) -> tuple[list[str], NDArray[np.float64]]:
+        """Top-1 among the images of each class. No parts where images have sets of labels."""
+        w = checked_weights(weights, len(self.ids))
+        names = [] if (self.label == _UNKNOWN).any() else [str(name) for name in self.classes]
+        return names, ratio(
+            grouped_sums(w * (self.rank == 0), self.label, len(names)), grouped_sums(w, self.label, len(names))
+        )
+
     def per_class(self) -> dict[str, float]:
         """Top-1 among the images of each class; NaN for a class without images. Empty for sets of labels."""
         if (self.label == _UNKNOWN).any():
@@ -212,8 +254,9 @@ class ClassificationResult(Result):
 
     @property
     def statistics(self) -> dict[str, NDArray[Any]]:
-        """Arrays ``ids, classes, label, predicted, rank``."""
-        return {name: getattr(self, name) for name in ("ids", "classes", "label", "predicted", "rank")}
+        """Arrays ``ids, classes, label, predicted, rank``, and ``real`` where there are ReaL labels."""
+        names = ("ids", "classes", "label", "predicted", "rank", *(() if self.real is None else ("real",)))
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
     def from_statistics(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
@@ -227,12 +270,18 @@ class ClassificationResult(Result):
             within(stored(arrays, "label", np.int32, n), "label", _UNKNOWN, last),
             within(stored(arrays, "predicted", np.int32, n), "predicted", 0, last),
             within(stored(arrays, "rank", np.int32, n), "rank", _UNKNOWN, last),
+            within(stored(arrays, "real", np.int8, n), "real", _NO_REAL, 1) if "real" in arrays else None,
         )
 
     @classmethod
     def merge(cls, shards: Sequence[Self]) -> Self:
-        """Join shards by image id. Raises HarnessError if their classes differ."""
+        """Join shards by image id. Raises HarnessError if their classes differ, or only some have ReaL labels."""
         ids, first = union([shard.ids for shard in shards])
         classes = same([shard.classes for shard in shards], "classes")
-        columns = (np.concatenate([getattr(s, name) for s in shards])[first] for name in ("label", "predicted", "rank"))
-        return cls(ids, classes, *columns)
+        label, predicted, rank = (
+            np.concatenate([getattr(s, name) for s in shards])[first] for name in ("label", "predicted", "rank")
+        )
+        reals = [shard.real for shard in shards if shard.real is not None]
+        if 0 < len(reals) < len(shards):
+            raise HarnessError("merge: only some shards have ReaL labels; score all of them with the same labels")
+        return cls(ids, classes, label, predicted, rank, np.concatenate(reals)[first] if reals else None)

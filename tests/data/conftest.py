@@ -13,7 +13,9 @@ from harness.data import shapes
 
 CardFor = Callable[..., DatasetCard]
 
-_TASKS = {"imagefolder": "classification", "coco": "detection", "cityscapes": "segmentation", "vqa": "vqa"}
+_TASKS = {"coco": "detection", "voc": "detection", "vqa": "vqa"} | dict.fromkeys(
+    ("cityscapes", "label_maps"), "segmentation"
+)
 
 
 @pytest.fixture
@@ -23,7 +25,13 @@ def card_for(tmp_path: Path) -> CardFor:
     def build(adapter: str, splits: dict[str, dict[str, Any]], **extra: Any) -> DatasetCard:
         fields = {"version": "1", "title": "t", "license": "none", "how_to_get": "make it"} | extra
         return DatasetCard.model_validate(
-            {"name": "tiny", "task": _TASKS[adapter], "adapter": adapter, "root": str(tmp_path), "splits": splits}
+            {
+                "name": "tiny",
+                "task": _TASKS.get(adapter, "classification"),
+                "adapter": adapter,
+                "root": str(tmp_path),
+                "splits": splits,
+            }
             | {"selection_split": list(splits)[-1], "evaluation_split": list(splits)[-1]}
             | fields
         )

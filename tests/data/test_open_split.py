@@ -13,7 +13,13 @@ SUITE = ("shapes-classification", "shapes-detection", "shapes-segmentation", "sh
 
 def test_every_adapter_can_be_imported_and_reads_the_task_that_it_says() -> None:
     tasks = {name: look_up(ADAPTERS, name, "adapter").task for name in ADAPTERS}
-    assert tasks == {"imagefolder": "classification", "coco": "detection", "cityscapes": "segmentation", "vqa": "vqa"}
+    assert tasks == dict.fromkeys(("imagefolder", "imagenet_devkit", "cifar", "pets"), "classification") | {
+        "coco": "detection",
+        "voc": "detection",
+        "cityscapes": "segmentation",
+        "label_maps": "segmentation",
+        "vqa": "vqa",
+    }
 
 
 def test_an_unknown_split_is_refused_with_the_nearest(card_for) -> None:
