@@ -30,7 +30,7 @@ from harness.data.samples import Adapter
 from harness.errors import HarnessError
 from harness.models.network import MultiTaskNetwork, TaskSpec
 from harness.progress import Reporter
-from harness.scoring import score, task_result, unrankable_reasons
+from harness.scoring import rehearse, score, task_result, unrankable_reasons
 from harness.submission import Submission
 from harness.training import checkpoints
 from harness.training.costs import macs_per_image
@@ -68,6 +68,7 @@ def open_data(submission: Submission) -> Splits:
             raise HarnessError(
                 f"card {name}: splits 'train' and {adapter.split!r} list different classes; they must be the same"
             )
+        rehearse(adapter)
     return splits
 
 

@@ -51,6 +51,24 @@ def score(adapter: Adapter, predictions: Path) -> Result:
     return vqa.evaluate(questions, annotations, predictions, images)
 
 
+def rehearse(adapter: Adapter) -> None:
+    """Score trivial predictions, so that ground truth which scoring refuses is told before training, not after.
+
+    Label maps are not read: ``harness data check`` does that.
+
+    Raises:
+        HarnessError: The ground truth of the split is not valid.
+    """
+    if adapter.task == "detection":
+        (instances,) = adapter.truth()
+        detection.evaluate(instances, [], [int(image) for image in adapter.ids])
+    elif adapter.task == "vqa":
+        questions, annotations = adapter.truth()
+        asked = [int(number) for number in adapter.question_ids]  # type: ignore[attr-defined]
+        answers = [{"question_id": number, "answer": ""} for number in asked]
+        vqa.evaluate(questions, annotations, answers, [int(image) for image in adapter.ids])
+
+
 def task_result(
     adapter: Adapter, result: Result, predictions: Path, preprocessing: Mapping[str, Any] | None = None
 ) -> TaskResult:

@@ -57,6 +57,11 @@ class VqaV2(Adapter):
         """int64 [N], ascending."""
         return self._texts.images[: len(self.ids)]
 
+    @property
+    def question_ids(self) -> NDArray[np.int64]:
+        """int64 [Q], of all questions about the images."""
+        return self._texts.question_ids[: self._texts.starts[len(self.ids)]]
+
     def _image_name(self, image_id: int) -> str:
         entry = self.card.splits[self.split]  # type: ignore[index]
         return f"{entry.image_prefix}{image_id:012d}{entry.image_suffix}"
