@@ -16,6 +16,7 @@ from harness.data.config import TaskConfig
 
 IGNORE = 255
 Step = Callable[[Any], Any]
+_CLAMP = v2.ClampBoundingBoxes()
 
 
 class Transform:
@@ -37,7 +38,7 @@ class Transform:
         drawn = config.flip > 0 or config.augment != "none" or config.crop < 1 or config.scale != (1.0, 1.0)
         # A crop of a native image draws its place even at a fixed scale.
         self.random = training and (drawn or config.resize == "native")
-        self._steps = [*steps, v2.ClampBoundingBoxes()]
+        self._steps = steps
 
     def __call__(self, image: Any, key: tuple[object, ...], boxes: Any = None, mask: Any = None) -> dict[str, Tensor]:
         """Transform one sample.
@@ -77,7 +78,7 @@ class Transform:
     def _apply(self, sample: dict[str, Any]) -> dict[str, Any]:
         for step in self._steps:
             sample = step(sample)
-        return sample
+        return _CLAMP(sample) if "boxes" in sample else sample
 
 
 _AUGMENTATIONS: dict[str, Callable[[], Step]] = {
@@ -94,10 +95,22 @@ def _resize(config: TaskConfig, training: bool) -> list[Step]:
     if config.resize == "native":
         return [_Rescale(config.scale), _crop_to(config.image_size)] if training else []
     if training and config.crop < 1:
-        return [v2.RandomResizedCrop(size, scale=(config.crop, 1.0), antialias=True)]
+        return [_RandomResizedCrop(size, scale=(config.crop, 1.0), antialias=True)]
     if config.resize == "crop":
         return [_CoverThenCentre(config)]
     return [v2.Resize(size, antialias=True)]
+
+
+class _RandomResizedCrop(v2.RandomResizedCrop):
+    """torchvision's, with the crop copied before it is resized: its kernel is a third faster on dense pixels."""
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Crop and resize one input."""
+        box = [params[key] for key in ("top", "left", "height", "width")]
+        part = v2.functional.crop(inpt, *box)
+        if isinstance(part, tv_tensors.Image):
+            part = tv_tensors.wrap(part.permute(1, 2, 0).contiguous().permute(2, 0, 1), like=part)
+        return v2.functional.resize(part, self.size, interpolation=self.interpolation, antialias=self.antialias)
 
 
 class _CoverThenCentre:

@@ -54,10 +54,36 @@ def test_sixteen_bit_grey_values_keep_their_upper_eight_bits(tmp_path: Path) -> 
         assert read_image(tmp_path / name)[:, :, 1].tolist() == [[0, 0, 1], [128, 254, 255]]
 
 
-def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+def test_exif_orientation_is_applied_only_where_it_is_asked_for(tmp_path: Path, ending: str) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 90 degrees
-    Image.fromarray(RGB).save(tmp_path / "a.jpg", exif=exif)
+    exif[0x0112] = 6  # the camera was turned: show it rotated by 90 degrees clockwise
+    path = tmp_path / f"a.{ending}"
+    Image.fromarray(RGB).save(path, exif=exif)
+    stored = read_image(path)
+    assert stored.shape == (5, 7, 3)
+    turned = read_image(path, upright=True)
+    assert turned.shape == (7, 5, 3)
+    assert np.abs(turned.astype(int) - np.rot90(stored, -1).astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "progressive"])
+def test_jpeg_pixels_are_within_one_level_of_pillows(tmp_path: Path, subsampling: str, mode: str) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((123, 91), Image.Resampling.BICUBIC)
+    options = {"progressive": True} if mode == "progressive" else {}
+    image.convert("L" if mode == "L" else "RGB").save(
+        tmp_path / "a.jpg", quality=80, subsampling=subsampling, **options
+    )
+    reference = np.asarray(Image.open(tmp_path / "a.jpg").convert("RGB")).astype(int)
+    assert np.abs(read_image(tmp_path / "a.jpg") - reference).max() <= 1
+
+
+def test_a_jpeg_that_ends_with_the_wrong_marker_is_read_as_pillow_reads_it(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content + b"trailing bytes of a careless tool")
     assert read_image(tmp_path / "a.jpg").shape == (5, 7, 3)
 
 

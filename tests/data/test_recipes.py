@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from harness.data.collation import collate
 from harness.data.config import TaskConfig
-from harness.data.transforms import IGNORE, Transform
+from harness.data.transforms import IGNORE, Transform, derive_seed
 from harness.errors import HarnessError
 
 
@@ -32,6 +33,25 @@ def test_evaluation_crops_are_torchvisions(size: tuple[int, int], fraction: floa
     reference = v2.Compose([v2.Resize([math.floor(64 / fraction)], antialias=True), v2.CenterCrop([64, 64])])
     ours = Transform(config(resize="crop", crop_fraction=fraction), training=False)(image, ())["image"]
     assert torch.equal(ours, reference(torch.from_numpy(image).permute(2, 0, 1)))
+
+
+@pytest.mark.parametrize("size", [(375, 500), (30, 40)])
+def test_random_crops_are_torchvisions(size: tuple[int, int]) -> None:
+    image, boxes = picture(*size), np.array([[2, 3, 20, 30]], dtype=np.float32)
+    mask = image[:, :, 0].copy()
+    for epoch in range(10):
+        ours = Transform(config(crop=0.2), training=True)(image, (epoch,), boxes=boxes, mask=mask)
+        torch.manual_seed(derive_seed(epoch))
+        reference = v2.Compose(
+            [v2.RandomResizedCrop([64, 64], scale=(0.2, 1.0), antialias=True), v2.ClampBoundingBoxes()]
+        )
+        sample = {
+            "image": tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1)),
+            "boxes": tv_tensors.BoundingBoxes(torch.from_numpy(boxes), format="XYXY", canvas_size=size),
+            "mask": tv_tensors.Mask(torch.from_numpy(mask)),
+        }
+        for name, value in reference(sample).items():
+            assert torch.equal(ours[name], value.to(ours[name].dtype)), name
 
 
 def test_an_oblong_evaluation_crop_is_covered_by_the_image() -> None:

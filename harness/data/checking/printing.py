@@ -47,27 +47,22 @@ def print_report(report: Report, console: Console, everything: bool = False) -> 
 
 def print_data_sets(rows: list[dict[str, Any]], console: Console) -> None:
     """Print the rows of `harness.data.checking.presence.data_sets`."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim")
-    table.add_column("data set", no_wrap=True)
-    table.add_column("present", no_wrap=True)
-    table.add_column("images found / stated", no_wrap=True)
-    table.add_column("licence and place", overflow="fold")
     styles = {"yes": "green", "partly": "yellow", "no": "dim"}
+    width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
-        style = "dim" if row["present"] == "no" else ""
-        name = Text(row["name"], style=style or "bold")
-        if row["task"]:
-            name.append(f"\n{row['task']}, {row['adapter']}", style="not bold dim")
-        splits = [f"{split:<5} {_found(row, state)}" for split, state in row["splits"].items()]
-        place = Text(safe_terminal(row["license"] or row["about"]), style=style)
-        place.append(f"\n{safe_terminal(row['path'])}", style="dim")
+        absent = row["present"] == "no"
+        line = Text(f"{row['name']:<{width}}  ", style="dim" if absent else "bold")
+        line.append(f"{row['present']:<7}", style=f"not bold {styles[row['present']]}")
+        splits = ", ".join(f"{split} {_found(row, state)}" for split, state in row["splits"].items())
+        line.append(f" {splits}", style="not bold")
+        console.print(line, soft_wrap=True)
+        kind = f"{row['task']}, {row['adapter']} layout; " if row["task"] else ""
+        about = f"{kind}{row['license'] or row['about']}"
         missing = [file for state in row["splits"].values() for file in state["missing"]]
         if row["present"] == "partly" and missing:
             more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
-            place.append(f"\nmissing: {safe_terminal(missing[0])}{more}", style="yellow")
-        present = Text(row["present"], style=styles[row["present"]])
-        table.add_row(name, present, Text("\n".join(splits), style=style), place)
-    console.print(table)
+            about += f"\n  missing: {missing[0]}{more}"
+        console.print(Text(f"  {safe_terminal(about)}\n  {safe_terminal(row['path'])}", style="dim"), soft_wrap=True)
 
 
 def _found(row: dict[str, Any], split: dict[str, Any]) -> str:

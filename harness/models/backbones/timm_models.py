@@ -127,7 +127,7 @@ class TimmBackbone(nn.Module):
         return exchange
 
     def _padding(self, map_size: tuple[int, int], positions: int) -> Tensor | None:
-        """bool [B, positions] of the padding; class tokens and the like, which stand in front, are none."""
+        """Bool [B, positions] of the padding; class tokens and the like, which stand in front, are none."""
         if self._contents is None:
             return None
         mask = padding_mask(self._contents, self._size, map_size).flatten(1)
