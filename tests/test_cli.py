@@ -36,12 +36,24 @@ def test_import_and_help_do_not_import_torch() -> None:
     code = (
         "import sys, harness, harness.cli\n"
         "from typer.testing import CliRunner\n"
-        "for verb in ([], ['submit'], ['compare'], ['demo'], ['validate'], ['data', 'make']):\n"
+        "data = [['data', verb] for verb in ('make', 'check', 'ls', 'shard')]\n"
+        "for verb in ([], ['submit'], ['compare'], ['demo'], ['validate'], *data):\n"
         "    result = CliRunner().invoke(harness.cli.app, [*verb, '--help'])\n"
         "    assert result.exit_code == 0 and 'Usage' in result.output\n"
         "assert 'torch' not in sys.modules and 'timm' not in sys.modules and 'numpy' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_split_is_packed_into_shards_that_a_card_can_name(command: Command, tmp_path: Path) -> None:
+    done = command("data", "shard", "shapes-vqa", "val", "--to", "shards", "--images", "3", "-q")
+    assert done.returncode == 0, done.stderr
+    assert "splits: {val: {images: 'val-{000000..000001}.tar', ...}}" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == ["val-000000.tar", "val-000001.tar"]
+    again = command("data", "shard", "shapes-vqa", "val", "--to", "shards")
+    assert again.returncode == 2
+    assert "holds shards of val already" in again.stderr
+    assert command("data", "shard", "shapes-vqa", "vall", "--to", "x").stderr.count("did you mean 'val'") == 1
 
 
 def test_the_board_is_made_without_torch(tmp_path: Path) -> None:
