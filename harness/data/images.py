@@ -39,13 +39,14 @@ def read_bytes(path: Path) -> bytes:
         HarnessError: The file is missing, cannot be read, or is larger than any image.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read() if size <= MAX_BYTES else b""
     except FileNotFoundError:
         raise HarnessError(f"{path}: no such image file; complete the data set or correct the card's paths") from None
     except OSError as error:
         raise HarnessError(f"{path}: cannot be read ({error.strerror}); check the disk and the permissions") from None
-    if len(data) > MAX_BYTES:
+    if size > MAX_BYTES:
         raise HarnessError(f"{path}: more than {MAX_BYTES:,} bytes are no image; remove the file")
     return data
 

@@ -52,7 +52,10 @@ class Transform:
         Returns:
             ``image`` uint8 [3, h, w]; ``boxes`` float32 [N, 4] and ``mask`` int64 [h, w] as far as given.
         """
-        sample: dict[str, Any] = {"image": tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1))}
+        pixels = torch.from_numpy(image).permute(2, 0, 1)
+        # A tensor alone is an image to torchvision; wrapping it costs as much as resizing it.
+        alone = boxes is None and mask is None
+        sample: dict[str, Any] = {"image": pixels if alone else tv_tensors.Image(pixels)}
         if boxes is not None:
             sample["boxes"] = tv_tensors.BoundingBoxes(
                 torch.from_numpy(boxes), format="XYXY", canvas_size=image.shape[:2]
@@ -108,8 +111,9 @@ class _RandomResizedCrop(v2.RandomResizedCrop):
         """Crop and resize one input."""
         box = [params[key] for key in ("top", "left", "height", "width")]
         part = v2.functional.crop(inpt, *box)
-        if isinstance(part, tv_tensors.Image):
-            part = tv_tensors.wrap(part.permute(1, 2, 0).contiguous().permute(2, 0, 1), like=part)
+        if not isinstance(inpt, (tv_tensors.BoundingBoxes, tv_tensors.Mask)):
+            dense = part.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+            part = tv_tensors.wrap(dense, like=part) if isinstance(part, tv_tensors.Image) else dense
         return v2.functional.resize(part, self.size, interpolation=self.interpolation, antialias=self.antialias)
 
 
