@@ -104,13 +104,9 @@ class Columns:
         self._open: dict[str, NDArray[Any]] = {}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """The array of this name, read-only."""
+        """The array of this name, read-only. Raises HarnessError where the cache is damaged."""
         if name not in self._open:
-            path = self.folder / f"{name}.npy"
-            try:
-                self._open[name] = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
-            except ValueError:  # nothing can be mapped of an empty array
-                self._open[name] = np.load(path, allow_pickle=False)
+            self._open[name] = _map(self.folder / f"{name}.npy")
         return self._open[name]
 
     def texts(self, name: str) -> Texts:
@@ -120,6 +116,16 @@ class Columns:
 
     def __reduce__(self) -> tuple[type[Columns], tuple[Path]]:
         return Columns, (self.folder,)
+
+
+def _map(path: Path) -> NDArray[Any]:
+    try:
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+        except ValueError:  # nothing can be mapped of an empty array
+            return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        raise HarnessError(f"{path.parent}: this folder of the cache is damaged; delete it") from None
 
 
 def _part_of(columns: Columns, name: str, first: int, last: int) -> Texts:

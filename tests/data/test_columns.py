@@ -84,6 +84,17 @@ def test_columns_are_made_once_and_pickle_as_a_path(tmp_path: Path, monkeypatch:
         again["a"][0] = 1
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:100])])
+def test_a_damaged_cache_is_one_sentence_with_the_mend(
+    damage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    folder = columns("k", lambda: {"a": np.arange(1000)}).folder
+    damage(folder / "a.npy")
+    with pytest.raises(HarnessError, match=r"v1-k: this folder of the cache is damaged; delete it"):
+        columns("k", dict)["a"]
+
+
 def test_without_a_cache_folder_columns_live_for_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "file"))
