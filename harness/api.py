@@ -64,17 +64,18 @@ def leaderboard(board: Path = BOARD) -> list[Path]:
     return write_board(board)
 
 
-def compare(a: str, b: str, board: Path = BOARD) -> Comparison:
+def compare(a: str, b: str, board: Path = BOARD, by: Sequence[str] = ()) -> Comparison:
     """Compare two entries of a board, by paired differences per task.
 
     Args:
         a: Entry name (or ``name@fingerprint``).
         b: The baseline it is compared with.
         board: The leaderboard's folder.
+        by: Breakdowns, e.g. ``["class"]`` (see `harness.board.compare.compare`).
     """
     from harness.board.compare import compare as compare_entries
 
-    return compare_entries(board, a, b)
+    return compare_entries(board, a, b, by=by)
 
 
 def score(

@@ -34,6 +34,7 @@ BoardOption = Annotated[Path, typer.Option("--leaderboard", help="Folder of reco
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of checkpoints, logs and predictions.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
+_LISTINGS = "datasets, adapters, backbones, sharing, balancing, regimes, heads or placeholders"
 FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Submissions (YAML).")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value, e.g. training.steps=100.")
@@ -185,13 +186,17 @@ def regenerate(
 def compare(
     entry: Annotated[str, typer.Argument(metavar="A", help="Entry: name or name@fingerprint.")],
     baseline: Annotated[str, typer.Argument(metavar="B", help="The baseline it is compared with.")],
+    by: Annotated[
+        list[str] | None,
+        typer.Option("--by", help="Also by class, size, category, answer-type or question-type; may be repeated."),
+    ] = None,
     leaderboard: BoardOption = Path("leaderboard"),
     as_json: JsonOption = False,
 ) -> None:
     """Tell, with confidence intervals, whether A beats B."""
     from harness import api
 
-    comparison = api.compare(entry, baseline, leaderboard)
+    comparison = api.compare(entry, baseline, leaderboard, by or [])
     if as_json:
         _print_json(comparison.to_json())
     else:
@@ -202,7 +207,7 @@ def compare(
 
 @app.command(name="ls", epilog="Example: harness ls backbones --filter convnext")
 def list_names(
-    kind: Annotated[str, typer.Argument(help="datasets, backbones, sharing, balancing, regimes, heads, placeholders")],
+    kind: Annotated[str, typer.Argument(help=_LISTINGS)],
     name_filter: Annotated[str, typer.Option("--filter", help="Only names that contain this text.")] = "",
     as_json: JsonOption = False,
 ) -> None:
@@ -232,6 +237,66 @@ def make(
     from harness.demo import ensure_shapes
 
     print(ensure_shapes(Reporter(quiet=quiet)))
+
+
+@data_app.command(epilog="Example: harness data check coco2017 vqa2")
+def check(
+    names: Annotated[list[str], typer.Argument(metavar="CARD...", help="Dataset cards: names or YAML files.")],
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=0, help="Processes that decode; 0 for none.  [default: one per CPU]")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Read every file again, changed or not.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Print every finding.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Verify data sets on disk; several are also compared with each other. Exit 1 on errors and warnings."""
+    from harness.cards import load_card
+    from harness.data import checking
+
+    cards = [load_card(name) for name in names]
+    report = checking.check(cards, workers, Reporter(quiet=quiet), fresh)
+    if as_json:
+        _print_json(report.to_json())
+    else:
+        from harness.data.checking.printing import print_report
+
+        print_report(report, Console(), everything)
+    if not report.clean:
+        raise typer.Exit(1)
+
+
+@data_app.command(name="ls", epilog="Example: harness data ls --filter coco")
+def list_data(
+    name_filter: Annotated[str, typer.Option("--filter", help="Only names that contain this text.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List the data sets that can be named, and what of them is on this machine."""
+    from harness.data.checking.presence import data_sets
+
+    rows = data_sets(name_filter)
+    if as_json:
+        _print_json(rows)
+    else:
+        from harness.data.checking.printing import print_data_sets
+
+        print_data_sets(rows, Console())
+
+
+@data_app.command(epilog="Example: harness data shard coco2017 train --to shards --images 1000")
+def shard(
+    name: Annotated[str, typer.Argument(metavar="CARD", help="Dataset card.")],
+    split: Annotated[str, typer.Argument(help="train, val or test")],
+    folder: Annotated[Path, typer.Option("--to", help="Folder for the tar files.")],
+    images: Annotated[int, typer.Option("--images", min=1, help="Images per tar file.")] = 1000,
+    quiet: QuietOption = False,
+) -> None:
+    """Pack a split's images into tar shards (WebDataset), for network and object storage."""
+    from harness.cards import load_card
+    from harness.data.shards import write_shards
+
+    pattern = write_shards(load_card(name), split, folder, images, Reporter(quiet=quiet))
+    print(f"in a card whose root is {folder}:\nsplits: {{{split}: {{images: '{pattern}', ...}}}}")
 
 
 def _seeds(text: str | None) -> list[int] | None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.board.breakdown import Part
 from harness.board.compare import Comparison
 from harness.board.tables import rows
 from harness.board.text import safe_terminal as safe_terminal
@@ -69,8 +70,38 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             f"{task.p_holm:.3f}",
         )
     console.print(table)
+    for task in comparison.tasks:
+        for kind, parts in task.by.items():
+            _print_parts(f"{task.card} by {kind}", parts, console)
+    known = [k for k in comparison.cost_a if comparison.cost_a[k] is not None or comparison.cost_b.get(k) is not None]
+    if known:
+        table = Table()
+        for index, column in enumerate(("cost", "A", "B", "A / B")):
+            table.add_column(column, justify="left" if index == 0 else "right")
+        for key in known:
+            ours, base = comparison.cost_a[key], comparison.cost_b[key]
+            cells = ["unknown" if cost is None else f"{cost:,.0f}" for cost in (ours, base)]
+            table.add_row(key.replace("_", " "), *cells, f"{ours / base:.2f}" if ours is not None and base else "")
+        console.print(table)
     if comparison.delta_m is not None:
         delta = comparison.delta_m
         console.print(f"delta m: {delta.value:+.2f}% [{delta.low:+.2f}, {delta.high:+.2f}]", markup=False)
     for sentence in comparison.verdict:
         console.print(safe_terminal(sentence), markup=False, highlight=False)
+
+
+def _print_parts(title: str, parts: list[Part], console: Console) -> None:
+    table = Table(title=Text(safe_terminal(title)), title_justify="left")
+    for index, column in enumerate(("part", "A", "B", "A - B", "95% interval", "p (Holm)")):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    for part in parts:
+        style = "" if not part.told_apart else "green" if part.difference > 0 else "red"
+        table.add_row(
+            Text(safe_terminal(part.name)),
+            f"{100 * part.a:.2f}",
+            f"{100 * part.b:.2f}",
+            Text(f"{100 * part.difference:+.2f}", style=style),
+            Text(f"[{100 * part.low:+.2f}, {100 * part.high:+.2f}]"),
+            f"{part.p_holm:.3f}",
+        )
+    console.print(table)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from harness.board.breakdown import Part, breakdown, require_kinds
 from harness.board.evidence import LEVEL, Estimate, Evidence, Paired
 from harness.board.records import Protocol, Record, find_entry, read_records
 from harness.board.tables import SCALAR_COSTS
@@ -38,6 +39,7 @@ class TaskComparison(_Document):
         paired: First minus second on the same images, with its 95% interval and uncorrected p.
         p_holm: p corrected over the tasks in common (Holm 1979).
         verdict: The outcome in words.
+        by: Breakdowns that were asked for and that this task has, e.g. by class.
     """
 
     card: str
@@ -48,6 +50,7 @@ class TaskComparison(_Document):
     paired: Paired
     p_holm: float
     verdict: str
+    by: dict[str, list[Part]] = {}
 
 
 class DeltaM(_Document):
@@ -107,7 +110,7 @@ class Comparison(_Document):
 Side = Mapping[str, list[Record]]  # for each card the records (seeds) that are compared on it
 
 
-def compare(board: Path, a: str, b: str, draws: int = 1000, seed: int = 0) -> Comparison:
+def compare(board: Path, a: str, b: str, draws: int = 1000, seed: int = 0, by: Sequence[str] = ()) -> Comparison:
     """Compare two entries of a board, task by task on the same images.
 
     Args:
@@ -117,13 +120,15 @@ def compare(board: Path, a: str, b: str, draws: int = 1000, seed: int = 0) -> Co
             no two of them may have a task in common.
         draws: Bootstrap draws.
         seed: Bootstrap seed.
+        by: Breakdowns to add to the tasks that have them: class (all but VQA), size (detection), category
+            (segmentation), answer-type and question-type (VQA).
 
     Returns:
         The comparison. Differences are first minus second.
 
     Raises:
         HarnessError: An entry is unknown, nothing is in common, a task was scored under different protocols (the
-            message names the field), or statistics are missing or damaged.
+            message names the field), no task has a breakdown, or statistics are missing or damaged.
     """
     records = read_records(board)
     evidence = Evidence(board, draws, seed, cached=False)
@@ -137,12 +142,14 @@ def compare(board: Path, a: str, b: str, draws: int = 1000, seed: int = 0) -> Co
     for card in shared:
         _require_equal(card, a, side_a[card][0].tasks[card].protocol, b, side_b[card][0].tasks[card].protocol)
 
+    require_kinds(by, {card: evidence.results(side_a[card][:1], card)[0] for card in shared} if by else {})
     paired = [evidence.paired(side_a[card], side_b[card], card) for card in shared]
     corrected = holm([outcome.p_value for outcome in paired])
     one_seed = len(first) == 1 or any(len(part) == 1 for part in second)
     tasks = []
     for card, outcome, p_holm in zip(shared, paired, corrected, strict=True):
         result = side_a[card][0].tasks[card]
+        ours, base = (evidence.results(side[card], card) if by else [] for side in (side_a, side_b))
         tasks.append(
             TaskComparison(
                 card=card,
@@ -153,6 +160,7 @@ def compare(board: Path, a: str, b: str, draws: int = 1000, seed: int = 0) -> Co
                 paired=outcome,
                 p_holm=p_holm,
                 verdict=verdict(outcome, p_holm),
+                by={kind: breakdown(ours, base, kind, draws, seed) for kind in by if kind in ours[0].breakdowns},
             )
         )
     change = _delta_m(evidence, {card: side_a[card] for card in shared}, {card: side_b[card] for card in shared})

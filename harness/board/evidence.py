@@ -26,7 +26,7 @@ from harness.evaluation.metric import Result
 from harness.evaluation.resampling import entry_interval, images_needed, paired_difference
 
 CACHE = Path(".cache") / "resampling.json"
-VERSION = 1  # raised when the same statistics could give another outcome
+VERSION = 2  # raised when the same statistics could give another outcome
 LEVEL = 0.95
 IN_MEMORY = 64  # records whose statistics are kept unpacked
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from harness.errors import HarnessError
 
+LARGEST = 1e100  # the largest coordinate of a box: areas stay finite
 _SHOWN = 60  # characters of a wrong value that an error shows
 
 
@@ -26,7 +29,8 @@ def read_json(path: Path, mend: str) -> Any:
         HarnessError: The file cannot be read or is not valid JSON (NaN and Infinity are not).
     """
     try:
-        return orjson.loads(path.read_bytes())
+        with collector_paused():
+            return orjson.loads(path.read_bytes())
     except OSError as error:
         raise HarnessError(f"{path}: cannot be read ({error.strerror}); {mend}") from None
     except orjson.JSONDecodeError as error:
@@ -34,6 +38,39 @@ def read_json(path: Path, mend: str) -> Any:
             f"{path}: not valid JSON ({error.msg}, line {error.lineno} column {error.colno}); it may be cut short or "
             f"hold NaN or Infinity; {mend}"
         ) from None
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep Python's cycle collector from running: among millions of new dicts and lists it runs often, and in vain."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def mappings(entries: Sequence[Any]) -> bool:
+    """Whether all entries are mappings; each type is asked once."""
+    return all(issubclass(kind, Mapping) for kind in set(map(type, entries)))
+
+
+def entries_of(source: Path | str | Sequence[Mapping[str, Any]]) -> tuple[Sequence[Mapping[str, Any]], str]:
+    """The list of dicts in a results file (or given), and its place for errors.
+
+    Raises:
+        HarnessError: The file cannot be read, or holds anything else.
+    """
+    where = f"{source}: " if isinstance(source, (str, Path)) else "results: "
+    entries = read_json(Path(source), "write the results again") if isinstance(source, (str, Path)) else source
+    if not isinstance(entries, (list, tuple)):
+        raise HarnessError(f"{where}a list of results is required, found {type(entries).__name__}")
+    if not mappings(entries):
+        number, entry = next((n, entry) for n, entry in enumerate(entries) if not isinstance(entry, Mapping))
+        raise HarnessError(f"{where}[{number}]: {show(entry)} is not a mapping of keys to values")
+    return entries, where
 
 
 def column(entries: Sequence[Mapping[str, Any]], key: str, where: str) -> list[Any]:
@@ -65,6 +102,16 @@ def integers(values: list[Any], key: str, where: str) -> NDArray[np.int64]:
         return np.array(values, dtype=np.int64)
     except OverflowError:
         raise _at(values, good, key, where, "a whole number below 2**63") from None
+
+
+def unique_ids(entries: Sequence[Mapping[str, Any]], key: str, where: str) -> NDArray[np.int64]:
+    """A required column of different whole numbers, int64 [N]. Raises HarnessError naming the first that repeats."""
+    ids = integers(column(entries, key, where), key, where)
+    values, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        twice = values[counts > 1][0]
+        raise HarnessError(f"{where}[{np.flatnonzero(ids == twice)[1]}].{key}: {twice} appears twice")
+    return ids
 
 
 def numbers(values: list[Any], key: str, where: str) -> NDArray[np.float64]:
@@ -103,10 +150,23 @@ def boxes(values: list[Any], where: str) -> NDArray[np.float64]:
         array = np.array(values, dtype=np.float64).reshape(-1, 4)
     except OverflowError:
         raise _at(values, lambda box: all(abs(n) < 1e300 for n in box), "bbox", where, meaning) from None
-    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    bad = np.flatnonzero(~(np.abs(array) <= LARGEST).all(axis=1))
     if len(bad):
-        raise HarnessError(f"{where}[{bad[0]}].bbox: {array[bad[0]].tolist()} holds a number that is not finite")
+        raise HarnessError(
+            f"{where}[{bad[0]}].bbox: {array[bad[0]].tolist()} holds a number that is not finite, or beyond {LARGEST:g}"
+        )
     return array
+
+
+def known_ids(values: NDArray[np.int64], known: Collection[int], key: str, meaning: str, where: str) -> None:
+    """Raise HarnessError naming the first id of a column that is not known."""
+    unknown = set(np.unique(values).tolist()) - set(known)
+    if unknown:
+        number = int(np.flatnonzero(np.isin(values, list(unknown)))[0])
+        raise HarnessError(
+            f"{where}[{number}].{key}: {values[number]} is not {meaning}; are these results for another data set or "
+            "split?"
+        )
 
 
 def each_type(values: list[Any], key: str, where: str, allowed: tuple[type, ...], meaning: str) -> None:

@@ -1,7 +1,7 @@
-"""The loops of box evaluation, compiled by numba: matching, precision curves, and many weighted reductions at once.
+"""The reductions of box evaluation, compiled by numba: precision curves, and many weighted numbers at once.
 
 The rules and the order of every floating-point operation are COCOeval's (pycocotools/cocoeval.py), so that results
-are equal to it bit for bit. Area range a and IoU threshold t share bit ``10 a + t`` of one 64-bit word per detection.
+are equal to it bit for bit. Words hold a bit for each area range and IoU threshold (see `match_kernels`).
 """
 
 from __future__ import annotations
@@ -10,101 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.evaluation.jit import compiled
+from harness.evaluation.match_kernels import AREAS, THRESHOLDS
 
-AREAS, THRESHOLDS, RECALLS = 4, 10, 101
+RECALLS = 101
 LANES = 64  # weightings reduced side by side; measured best of 8 to 64
 _ALL = (1 << THRESHOLDS) - 1
 _TINY = float(np.spacing(1.0))
-
-
-@compiled
-def match(
-    detection_start: NDArray[np.int64],
-    truth_start: NDArray[np.int64],
-    boxes: NDArray[np.float64],
-    truth_boxes: NDArray[np.float64],
-    truth_area: NDArray[np.float64],
-    crowd: NDArray[np.bool_],
-    area_ranges: NDArray[np.float64],
-    iou_thresholds: NDArray[np.float64],
-    matched: NDArray[np.int64],
-    ignored: NDArray[np.int64],
-    counts: NDArray[np.int32],
-) -> None:
-    """Match detections to ground truth, cell by cell (one image and category each).
-
-    Args:
-        detection_start: int64 [M + 1], first detection of each cell; within a cell by descending score, at most 100.
-        truth_start: int64 [M + 1], first ground truth of each cell.
-        boxes: float64 [N, 4], x, y, width, height.
-        truth_boxes: float64 [G, 4].
-        truth_area: float64 [G], from the annotation (of its mask, where there is one).
-        crowd: bool [G].
-        area_ranges: float64 [4, 2], inclusive.
-        iou_thresholds: float64 [10].
-        matched: int64 [N], filled: bit set where the detection has a match.
-        ignored: int64 [N], filled: bit set where the detection neither counts for nor against.
-        counts: int32 [M, 4], filled: ground truths of each cell that count, by area range.
-    """
-    for cell in range(len(detection_start) - 1):
-        d0, d1 = detection_start[cell], detection_start[cell + 1]
-        g0, g1 = truth_start[cell], truth_start[cell + 1]
-        detections, truths = d1 - d0, g1 - g0
-        ious = np.zeros((detections, truths))
-        for g in range(truths):
-            gx, gy, gw, gh = truth_boxes[g0 + g]
-            for d in range(detections):
-                dx, dy, dw, dh = boxes[d0 + d]
-                w = min(dw + dx, gw + gx) - max(dx, gx)
-                if w <= 0:
-                    continue
-                h = min(dh + dy, gh + gy) - max(dy, gy)
-                if h <= 0:
-                    continue
-                intersection = w * h
-                union = dw * dh if crowd[g0 + g] else dw * dh + gw * gh - intersection
-                ious[d, g] = intersection / union
-        ignore = np.empty(truths, np.bool_)
-        order = np.empty(truths, np.int64)
-        taken = np.empty(truths, np.bool_)
-        for a in range(AREAS):
-            low, high = area_ranges[a]
-            kept = 0
-            for g in range(truths):
-                ignore[g] = crowd[g0 + g] or truth_area[g0 + g] < low or truth_area[g0 + g] > high
-                if not ignore[g]:
-                    order[kept] = g
-                    kept += 1
-            counts[cell, a] = kept
-            place = kept
-            for g in range(truths):
-                if ignore[g]:
-                    order[place] = g
-                    place += 1
-            for t in range(THRESHOLDS):
-                bit = np.int64(1) << np.int64(THRESHOLDS * a + t)
-                taken[:] = False
-                for d in range(detections):
-                    best, at = iou_thresholds[t], -1
-                    for n in range(truths):
-                        g = order[n]
-                        if taken[g] and not crowd[g0 + g]:
-                            continue
-                        # a match that counts is not given up for one that is ignored (these come last)
-                        if at > -1 and not ignore[at] and ignore[g]:
-                            break
-                        if ious[d, g] < best:  # equal is better: the later of tied ground truths wins
-                            continue
-                        best, at = ious[d, g], g
-                    if at > -1:
-                        taken[at] = True
-                        matched[d0 + d] |= bit
-                        if ignore[at]:
-                            ignored[d0 + d] |= bit
-                    else:
-                        area = boxes[d0 + d, 2] * boxes[d0 + d, 3]
-                        if area < low or area > high:
-                            ignored[d0 + d] |= bit
 
 
 @compiled
@@ -123,6 +34,10 @@ def curves(
 ) -> None:
     """COCOeval.accumulate: fill precision and score [10, 101, K, 4, 3] and recall [10, K, 4, 3], -1 where undefined.
 
+    Precision falls from one true positive to the next, and recall rises at true positives only: nothing else needs to
+    be looked at but the number of false positives before each. Most detections match nothing at any threshold; they
+    are counted once for all thresholds.
+
     Args:
         start: int64 [K + 1], first detection of each category; within a category by descending score.
         scores: float64 [N].
@@ -131,29 +46,49 @@ def curves(
         ignored: int64 [N].
         positives: int64 [K, 4], ground truths that count.
         max_detections: int64 [3].
-        recall_thresholds: float64 [101].
+        recall_thresholds: float64 [101], the first is 0.
         precision: Filled.
         recall: Filled.
         score_at: Filled.
     """
+    limits = len(max_detections)
+    most = 0
     for k in range(len(start) - 1):
-        size = start[k + 1] - start[k]
-        envelope, reached, at_score = np.empty(size), np.empty(size), np.empty(size)
+        most = max(most, start[k + 1] - start[k])
+    special = np.empty(most, np.int64)
+    before = np.empty((most, limits, AREAS), np.int64)  # unmatched detections that score higher and count
+    envelope, reached, at_score = np.empty(most + 1), np.empty(most + 1), np.empty(most + 1)
+    unmatched = np.empty((limits, AREAS), np.int64)
+    for k in range(len(start) - 1):
+        size = 0
+        unmatched[:] = 0
+        for i in range(start[k], start[k + 1]):
+            if matched[i]:
+                special[size] = i
+                before[size] = unmatched
+                size += 1
+                continue
+            for a in range(AREAS):
+                if not (ignored[i] >> np.int64(THRESHOLDS * a)) & 1:  # alike at every threshold
+                    for m in range(limits):
+                        unmatched[m, a] += rank[i] < max_detections[m]
+        best = scores[start[k]] if start[k + 1] > start[k] else 0.0
         for a in range(AREAS):
             if positives[k, a] == 0:
                 continue
-            for m in range(len(max_detections)):
+            for m in range(limits):
                 for t in range(THRESHOLDS):
                     shift = np.int64(THRESHOLDS * a + t)
-                    tp, fp, n = 0.0, 0.0, 0
-                    for i in range(start[k], start[k + 1]):
-                        if rank[i] >= max_detections[m]:
+                    tp, others, n = 0.0, 0, 0
+                    for s in range(size):
+                        i = special[s]
+                        if rank[i] >= max_detections[m] or (ignored[i] >> shift) & 1:
                             continue
-                        if not (ignored[i] >> shift) & 1:
-                            if (matched[i] >> shift) & 1:
-                                tp += 1
-                            else:
-                                fp += 1
+                        if not (matched[i] >> shift) & 1:
+                            others += 1
+                            continue
+                        tp += 1
+                        fp = np.float64(before[s, m, a] + others)
                         reached[n] = tp / positives[k, a]
                         envelope[n] = tp / (fp + tp + _TINY)
                         at_score[n] = scores[i]
@@ -168,6 +103,7 @@ def curves(
                             i += 1
                         precision[t, r, k, a, m] = envelope[i] if i < n else 0.0
                         score_at[t, r, k, a, m] = at_score[i] if i < n else 0.0
+                    score_at[t, 0, k, a, m] = best  # recall 0 is reached by the first detection, whatever it is
 
 
 @compiled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import pairwise
@@ -15,6 +15,7 @@ from harness.errors import HarnessError
 from harness.evaluation import detection_kernels as kernels
 from harness.evaluation.arrays import checked_weights, owners, same, stored, stored_ids, within
 from harness.evaluation.jit import processors
+from harness.evaluation.match_kernels import AREAS, THRESHOLDS
 from harness.evaluation.metric import Result
 
 # pycocotools Params.setDetParams: linspace, because arange's values differ in the last bit
@@ -56,6 +57,7 @@ class DetectionResult(Result):
     metric: ClassVar[str] = "coco_bbox"
     version: ClassVar[int] = 1
     main: ClassVar[str] = "AP"
+    breakdowns: ClassVar[tuple[str, ...]] = ("class", "size")
 
     _ARRAYS = (
         "ids", "category_ids", "category_names", "image", "category", "score", "matched", "ignored",
@@ -119,18 +121,20 @@ class DetectionResult(Result):
     def _sorted(self) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.int32]]:
         """First detection of each category; detections by category and score; their rank in image and category."""
         rank = rank_within(self.category.astype(np.int64) * len(self.ids) + self.image)
+        start = np.searchsorted(self.category, np.arange(len(self.category_ids) + 1)).astype(np.int64)
         # stable, so equal scores stay by image id, then rank: the order in which COCOeval concatenates images
-        order = np.lexsort((-self.score, self.category))
-        start = np.searchsorted(self.category[order], np.arange(len(self.category_ids) + 1))
-        return start.astype(np.int64), order, rank[order]
+        falling = -self.score
+        parts = [first + np.argsort(falling[first:last], kind="stable") for first, last in pairwise(start.tolist())]
+        order = np.concatenate(parts) if parts else np.empty(0, np.intp)
+        return start, order, rank[order]
 
     @cached_property
     def _curves(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         size = len(self.category_ids)
-        shape = (kernels.THRESHOLDS, kernels.RECALLS, size, kernels.AREAS, len(MAX_DETECTIONS))
+        shape = (THRESHOLDS, kernels.RECALLS, size, AREAS, len(MAX_DETECTIONS))
         precision, scores = -np.ones(shape), -np.ones(shape)
         recall = -np.ones((shape[0], *shape[2:]))
-        positives = np.zeros((size, kernels.AREAS), np.int64)
+        positives = np.zeros((size, AREAS), np.int64)
         np.add.at(positives, self.truth_category, self.truth_count)
         start, order, rank = self._sorted
         kernels.curves(
@@ -177,18 +181,15 @@ class DetectionResult(Result):
         Raises:
             HarnessError: Weights have the wrong shape, or are so large that counts exceed 31 bits.
         """
+        w = self._checked(weights)
+        return np.concatenate([np.empty((0, len(NAMES))), *(self._means(*part) for part in self._lanes(w))])[: len(w)]
+
+    def _checked(self, weights: NDArray[np.int64]) -> NDArray[np.int64]:
         w = checked_weights(weights, len(self.ids))
         heaviest = int(w.max(initial=0)) * max(len(self.image), int(self.truth_count.sum(dtype=np.int64)))
         if heaviest >= 2**31 and int(w.sum(axis=1).max(initial=0)) * self._busiest >= 2**31:
             raise HarnessError(f"weights: {w.max()} is too large; counts must stay below 2**31")
-        out = np.empty((len(w), len(NAMES)))
-        with ThreadPoolExecutor(processors()) as pool:  # the kernels release the GIL
-            for first in range(0, len(w), kernels.LANES):
-                part = w[first : first + kernels.LANES]
-                lanes = np.zeros((len(self.ids), kernels.LANES), np.int32)
-                lanes[:, : len(part)] = part.T
-                out[first : first + len(part)] = self._reduce_lanes(lanes, pool)[: len(part)]
-        return out
+        return w
 
     @cached_property
     def _busiest(self) -> int:
@@ -204,9 +205,7 @@ class DetectionResult(Result):
         streams = []
         for first, last in pairwise(start.tolist()):
             members = order[first:last]
-            parts = [
-                kernels.condense(self.matched[members], self.ignored[members], area) for area in range(kernels.AREAS)
-            ]
+            parts = [kernels.condense(self.matched[members], self.ignored[members], area) for area in range(AREAS)]
             kept = np.concatenate([part[0] for part in parts])
             streams.append(
                 _Stream(
@@ -218,41 +217,78 @@ class DetectionResult(Result):
             )
         return streams
 
-    def _reduce_lanes(self, lanes: NDArray[np.int32], pool: ThreadPoolExecutor) -> NDArray[np.float64]:
-        """The twelve numbers [LANES, 12] under int32 [N, LANES] weights."""
-        size = len(self.category_ids)
-        positives = np.zeros((size, kernels.AREAS, kernels.LANES), np.int32)
-        kernels.count_positives(self.truth_image, self.truth_category, self.truth_count, lanes, positives)
-        precision = np.empty((size, kernels.THRESHOLDS, kernels.AREAS, kernels.LANES))
-        recall = np.empty((size, kernels.THRESHOLDS, 6, kernels.LANES))
-        streams = self._streams
+    def _lanes(self, weights: NDArray[np.int64]) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+        """For each `LANES` weightings (the last filled up with zeros) what every category counts.
 
-        def category(k: int) -> None:
-            kernels.reduce_lanes(*streams[k], positives[k], RECALL_THRESHOLDS, lanes, precision[k], recall[k])
+        Yields:
+            int32 [K, 4, LANES], ground truths that count; float64 [K, 10, 4, LANES], sums over the recall thresholds
+            of precision; float64 [K, 10, 6, LANES], recall of 1, 10 and 100 detections, small, medium and large.
+        """
+        size, streams = len(self.category_ids), self._streams
+        longest_first = sorted(range(size), key=lambda k: -len(streams[k].image))
+        with ThreadPoolExecutor(processors()) as pool:  # the kernels release the GIL
+            for first in range(0, len(weights), kernels.LANES):
+                part = weights[first : first + kernels.LANES]
+                lanes = np.zeros((len(self.ids), kernels.LANES), np.int32)
+                lanes[:, : len(part)] = part.T
+                positives = np.zeros((size, AREAS, kernels.LANES), np.int32)
+                kernels.count_positives(self.truth_image, self.truth_category, self.truth_count, lanes, positives)
+                precision = np.empty((size, THRESHOLDS, AREAS, kernels.LANES))
+                recall = np.empty((size, THRESHOLDS, 6, kernels.LANES))
 
-        list(pool.map(category, sorted(range(size), key=lambda k: -len(streams[k].image))))  # the longest first
+                def reduce(
+                    k: int,
+                    lanes: NDArray[np.int32] = lanes,
+                    positives: NDArray[np.int32] = positives,
+                    precision: NDArray[np.float64] = precision,
+                    recall: NDArray[np.float64] = recall,
+                ) -> None:
+                    kernels.reduce_lanes(*streams[k], positives[k], RECALL_THRESHOLDS, lanes, precision[k], recall[k])
+
+                list(pool.map(reduce, longest_first))
+                yield positives, precision, recall
+
+    def _means(
+        self, positives: NDArray[np.int32], precision: NDArray[np.float64], recall: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """The twelve numbers [LANES, 12], means over the categories that have ground truth."""
         defined = positives > 0  # [K, 4, LANES]
-        every, small, medium, large = (defined[:, area] for area in range(kernels.AREAS))
+        every, small, medium, large = (defined[:, area] for area in range(AREAS))
         columns = [
-            _mean_where(precision[:, :, 0].sum(axis=1), every, kernels.THRESHOLDS * kernels.RECALLS),
+            _mean_where(precision[:, :, 0].sum(axis=1), every, THRESHOLDS * kernels.RECALLS),
             _mean_where(precision[:, 0, 0], every, kernels.RECALLS),
             _mean_where(precision[:, 5, 0], every, kernels.RECALLS),
         ]
         for area, valid in ((1, small), (2, medium), (3, large)):
-            columns.append(_mean_where(precision[:, :, area].sum(axis=1), valid, kernels.THRESHOLDS * kernels.RECALLS))
+            columns.append(_mean_where(precision[:, :, area].sum(axis=1), valid, THRESHOLDS * kernels.RECALLS))
         for column, valid in enumerate((every, every, every, small, medium, large)):
-            columns.append(_mean_where(recall[:, :, column].sum(axis=1), valid, kernels.THRESHOLDS))
+            columns.append(_mean_where(recall[:, :, column].sum(axis=1), valid, THRESHOLDS))
         return np.stack(columns, axis=1)
 
-    def per_class(self) -> dict[str, float]:
-        """AP of each category; NaN for a category without ground truth. Names that occur twice get their id added."""
+    def reduce_by(self, kind: str, weights: NDArray[np.int64]) -> tuple[list[str], NDArray[np.float64]]:
+        """AP of each category, or of small, medium and large boxes."""
+        if kind == "size":
+            return ["small", "medium", "large"], self.reduce_many(weights)[:, 3:6]
+        w = self._checked(weights)
+        values = np.empty((0, len(self.category_ids)))
+        for positives, precision, _ in self._lanes(w):
+            one = precision[:, :, 0].sum(axis=1) / (THRESHOLDS * kernels.RECALLS)
+            values = np.concatenate([values, np.where(positives[:, 0] > 0, one, np.nan).T])
+        return self._labels, values[: len(w)]
+
+    @property
+    def _labels(self) -> list[str]:
+        """Names of the categories; names that occur twice get their id added."""
         names = [str(name) for name in self.category_names]
-        labels = [
+        return [
             f"{name} ({category})" if names.count(name) > 1 else name
             for name, category in zip(names, self.category_ids, strict=True)
         ]
+
+    def per_class(self) -> dict[str, float]:
+        """AP of each category; NaN for a category without ground truth. Names that occur twice get their id added."""
         values = self.precision[:, :, :, 0, 2].mean(axis=(0, 1))
-        return {label: float(v) if v > -1 else float("nan") for label, v in zip(labels, values, strict=True)}
+        return {label: float(v) if v > -1 else float("nan") for label, v in zip(self._labels, values, strict=True)}
 
     @property
     def statistics(self) -> dict[str, NDArray[Any]]:
@@ -275,7 +311,7 @@ class DetectionResult(Result):
         k, n = len(categories), len(ids)
         m = len(stored(arrays, "score", np.float64, None))
         g = len(stored(arrays, "truth_image", np.int32, None))
-        word = (1 << kernels.AREAS * kernels.THRESHOLDS) - 1
+        word = (1 << AREAS * THRESHOLDS) - 1
         result = cls(
             ids,
             categories,
@@ -287,7 +323,7 @@ class DetectionResult(Result):
             within(stored(arrays, "ignored", np.int64, m), "ignored", 0, word),
             within(stored(arrays, "truth_image", np.int32, g), "truth_image", 0, n - 1),
             within(stored(arrays, "truth_category", np.int32, g), "truth_category", 0, k - 1),
-            within(stored(arrays, "truth_count", np.int32, g, kernels.AREAS), "truth_count", 0, 2**31 - 1),
+            within(stored(arrays, "truth_count", np.int32, g, AREAS), "truth_count", 0, 2**31 - 1),
         )
         cell = result.category.astype(np.int64) * n + result.order[result.image]
         steps, falls = np.diff(cell), np.diff(result.score)

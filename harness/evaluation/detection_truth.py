@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError
-from harness.evaluation.columns import boxes, column, integers, numbers, read_json, show
+from harness.evaluation.columns import boxes, column, integers, mappings, numbers, read_json, show, unique_ids
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ def read_truth(source: Path | str | Mapping[str, Any]) -> Truth:
             f"{name}: a mapping with images, categories and annotations is required; is it the right file?"
         )
     images, categories, annotations = (_list(document, key, name) for key in ("images", "categories", "annotations"))
-    image_ids = _ids(images, f"{name}: images")
-    category_ids = _ids(categories, f"{name}: categories")
+    image_ids = unique_ids(images, "id", f"{name}: images")
+    category_ids = unique_ids(categories, "id", f"{name}: categories")
     where = f"{name}: annotations"
-    annotation_ids = _ids(annotations, where)
+    annotation_ids = unique_ids(annotations, "id", where)
     zero = np.flatnonzero(annotation_ids == 0)
     if len(zero):
         raise HarnessError(
@@ -105,19 +105,10 @@ def _list(document: Mapping[str, Any], key: str, name: str) -> list[Mapping[str,
     entries = document.get(key)
     if not isinstance(entries, list):
         raise HarnessError(f"{name}: {key}: a list is required here; is this an instances file with ground truth?")
-    for number, entry in enumerate(entries):
-        if not isinstance(entry, Mapping):
-            raise HarnessError(f"{name}: {key}[{number}]: {show(entry)} is not a mapping of keys to values")
+    if not mappings(entries):
+        number, entry = next((n, entry) for n, entry in enumerate(entries) if not isinstance(entry, Mapping))
+        raise HarnessError(f"{name}: {key}[{number}]: {show(entry)} is not a mapping of keys to values")
     return entries
-
-
-def _ids(entries: list[Mapping[str, Any]], where: str) -> NDArray[np.int64]:
-    ids = integers(column(entries, "id", where), "id", where)
-    values, counts = np.unique(ids, return_counts=True)
-    if (counts > 1).any():
-        twice = values[counts > 1][0]
-        raise HarnessError(f"{where}[{np.flatnonzero(ids == twice)[1]}].id: {twice} appears twice")
-    return ids
 
 
 def _size(image: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -24,12 +24,14 @@ class Result(ABC):
         metric: Name of the metric, part of the protocol.
         version: Raised whenever the same predictions could give another number.
         main: Key of the headline number in `reduce`; all headline numbers are fractions, higher is better.
+        breakdowns: What `reduce_by` can break the headline number down by.
         ids: str [N], the image ids, sorted and unique.
     """
 
     metric: ClassVar[str]
     version: ClassVar[int]
     main: ClassVar[str]
+    breakdowns: ClassVar[tuple[str, ...]]
 
     ids: NDArray[np.str_]
 
@@ -53,6 +55,18 @@ class Result(ABC):
 
         Returns:
             float64 [D], entry d equal to ``reduce(weights[d])[main]``.
+        """
+
+    @abstractmethod
+    def reduce_by(self, kind: str, weights: NDArray[np.int64]) -> tuple[list[str], NDArray[np.float64]]:
+        """The headline number of each part of the data, for many weightings at once.
+
+        Args:
+            kind: One of `breakdowns`.
+            weights: int64 [D, N].
+
+        Returns:
+            G names, and float64 [D, G], NaN where a part's number is undefined.
         """
 
     @abstractmethod

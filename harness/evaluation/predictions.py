@@ -1,7 +1,8 @@
 """The official file formats of predictions: strict readers, and writers whose files appear whole or not at all.
 
 - Classification: CSV with the columns ``id,label`` (class index), or NPZ with ``ids`` and ``logits``.
-- Detection: COCO results JSON (cocodataset.org/#format-results).
+- Detection: COCO results JSON (cocodataset.org/#format-results), or the same columns as NPZ or Parquet (see
+  `harness.evaluation.detection_predictions`).
 - Segmentation: a folder or ZIP of label-id PNGs with Cityscapes names (see `harness.evaluation.label_maps`).
 - VQA: results JSON (visualqa.org/evaluation.html).
 
@@ -12,13 +13,9 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import zipfile
-import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -27,8 +24,9 @@ from numpy.typing import NDArray
 
 from harness.atomic import write_bytes
 from harness.errors import HarnessError
-from harness.evaluation.columns import boxes as read_boxes
-from harness.evaluation.columns import column, each_type, integers, numbers, read_json, show
+from harness.evaluation.array_files import read_npz
+from harness.evaluation.columns import column, each_type, entries_of, integers, known_ids, show
+from harness.evaluation.detection_predictions import Detections, read_detections
 from harness.evaluation.label_maps import write_segmentation
 
 __all__ = [
@@ -41,125 +39,6 @@ __all__ = [
     "write_segmentation",
     "write_vqa",
 ]
-
-
-@dataclass(frozen=True)
-class Detections:
-    """Detected boxes in the file's order.
-
-    Attributes:
-        image_ids: int64 [N].
-        category_ids: int64 [N].
-        boxes: float64 [N, 4], x, y, width, height in pixels.
-        scores: float64 [N], finite.
-    """
-
-    image_ids: NDArray[np.int64]
-    category_ids: NDArray[np.int64]
-    boxes: NDArray[np.float64]
-    scores: NDArray[np.float64]
-
-
-def read_detections(
-    source: Path | str | Sequence[Mapping[str, Any]],
-    sizes: Mapping[int, tuple[float, float] | None],
-    category_ids: Collection[int],
-) -> Detections:
-    """Read COCO detection results.
-
-    Args:
-        source: A results file, or its content: dicts with ``image_id, category_id, bbox, score``.
-        sizes: Width and height of every image of the ground truth, by image id; None where they are not known.
-        category_ids: The ground truth's category ids.
-
-    Raises:
-        HarnessError: A key is missing or of the wrong type, an image or category is unknown, a number is NaN or
-            infinite, a box has a negative side, or boxes are evidently corners (x1, y1, x2, y2).
-    """
-    entries, where = _entries(source)
-    image_ids = integers(column(entries, "image_id", where), "image_id", where)
-    categories = integers(column(entries, "category_id", where), "category_id", where)
-    scores = numbers(column(entries, "score", where), "score", where)
-    boxes = read_boxes(column(entries, "bbox", where), where)
-    _known(image_ids, sizes, "image_id", "an image of the ground truth", where)
-    _known_categories(categories, category_ids, where)
-    _not_corners(boxes, image_ids, sizes, where)
-    negative = np.flatnonzero((boxes[:, 2:] < 0).any(axis=1))
-    if len(negative):
-        box = boxes[negative[0]].tolist()
-        raise HarnessError(
-            f"{where}[{negative[0]}].bbox: {box} has a negative side; boxes are x, y, width, height in pixels"
-        )
-    return Detections(image_ids, categories, boxes, scores)
-
-
-def _entries(source: Path | str | Sequence[Mapping[str, Any]]) -> tuple[Sequence[Mapping[str, Any]], str]:
-    """The list of dicts in a results file (or given), and its place for errors."""
-    where = f"{source}: " if isinstance(source, (str, Path)) else "results: "
-    entries = read_json(Path(source), "write the results again") if isinstance(source, (str, Path)) else source
-    if not isinstance(entries, (list, tuple)):
-        raise HarnessError(f"{where}a list of results is required, found {type(entries).__name__}")
-    for number, entry in enumerate(entries):
-        if not isinstance(entry, Mapping):
-            raise HarnessError(f"{where}[{number}]: {show(entry)} is not a mapping of keys to values")
-    return entries, where
-
-
-def _known(values: NDArray[np.int64], known: Collection[int], key: str, meaning: str, where: str) -> None:
-    unknown = set(np.unique(values).tolist()) - set(known)
-    if unknown:
-        number = int(np.flatnonzero(np.isin(values, list(unknown)))[0])
-        raise HarnessError(
-            f"{where}[{number}].{key}: {values[number]} is not {meaning}; are these results for another data set or "
-            "split?"
-        )
-
-
-def _known_categories(values: NDArray[np.int64], known: Collection[int], where: str) -> None:
-    used = set(np.unique(values).tolist())
-    unknown = used - set(known)
-    if not unknown:
-        return
-    number = int(np.flatnonzero(np.isin(values, list(unknown)))[0])
-    place = f"{where}[{number}].category_id: {values[number]} is not a category of the ground truth"
-    count = len(known)
-    for first in (0, 1):
-        if set(known) != set(range(first, first + count)) and used <= set(range(first, first + count)):
-            raise HarnessError(
-                f"{place}; the results seem to number the {count} categories from {first} without gaps, where the "
-                "ground truth's own ids are required (a list from index to category id is: sorted ids of its "
-                "'categories')"
-            )
-    raise HarnessError(f"{place}; its ids are {show(sorted(known))}")
-
-
-def _not_corners(
-    boxes: NDArray[np.float64],
-    image_ids: NDArray[np.int64],
-    sizes: Mapping[int, tuple[float, float] | None],
-    where: str,
-) -> None:
-    """Refuse boxes that only make sense as corners.
-
-    As x1, y1, x2, y2 all lie in their image; as x, y, width, height most stick out. Boxes that are really meant as the
-    latter all but never meet both conditions at once.
-    """
-    if len(boxes) < 3 or (boxes[:, 2:] < boxes[:, :2]).any():
-        return
-    images, inverse = np.unique(image_ids, return_inverse=True)
-    known = [sizes[image] for image in images.tolist()]
-    if any(size is None for size in known):
-        return
-    size = np.array(known, dtype=np.float64)[inverse]
-    inside_as_corners = (boxes[:, 2:] <= size + 1).all() and (boxes[:, :2] >= -1).all()
-    sticks_out = (boxes[:, :2] + boxes[:, 2:] > size + 1).any(axis=1)
-    if inside_as_corners and sticks_out.mean() > 0.5:
-        number = int(np.flatnonzero(sticks_out)[0])
-        raise HarnessError(
-            f"{where}[{number}].bbox: {boxes[number].tolist()} reaches beyond its image of "
-            f"{size[number, 0]:g} x {size[number, 1]:g} pixels, as do {sticks_out.mean():.0%} of the boxes; they seem "
-            "to be corners (x1, y1, x2, y2) where x, y, width, height is required"
-        )
 
 
 def read_vqa(source: Path | str | Sequence[Mapping[str, Any]], question_ids: Collection[int]) -> dict[int, str]:
@@ -175,17 +54,17 @@ def read_vqa(source: Path | str | Sequence[Mapping[str, Any]], question_ids: Col
     Raises:
         HarnessError: A key is missing or of the wrong type, or a question is unknown or answered twice.
     """
-    entries, where = _entries(source)
+    entries, where = entries_of(source)
     ids = integers(column(entries, "question_id", where), "question_id", where)
     answers = column(entries, "answer", where)
     each_type(answers, "answer", where, (str,), "text")
-    _known(ids, question_ids, "question_id", "a question of the ground truth", where)
-    values, first, counts = np.unique(ids, return_index=True, return_counts=True)
+    known_ids(ids, question_ids, "question_id", "a question of the ground truth", where)
+    values, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
         value = values[counts > 1][0]
         number = int(np.flatnonzero(ids == value)[1])
         raise HarnessError(f"{where}[{number}].question_id: {value} appears twice; answer each question once")
-    return {int(value): answers[n] for value, n in zip(values, first, strict=True)}
+    return dict(zip(ids.tolist(), answers, strict=True))
 
 
 def read_classification(path: Path | str, ids: Sequence[str], classes: int) -> NDArray[Any]:
@@ -261,24 +140,7 @@ def _read_csv(path: Path, classes: int) -> tuple[list[str], NDArray[np.int64]]:
 def _read_npz(path: Path, images: int, classes: int) -> tuple[list[str], NDArray[Any]]:
     # What predictions of so many images can need: 8 bytes per score, 4 per character of an id of up to 4,096.
     limit = (1 << 20) + images * (8 * classes + 4 * 4096)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            ids, logits = (_member(archive, name, limit) for name in ("ids", "logits"))
-    except KeyError as error:
-        raise HarnessError(f"{path}: {error.args[0]}: this array is required and missing") from None
-    except OSError as error:
-        raise HarnessError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (
-        ValueError,
-        TypeError,
-        SyntaxError,
-        TokenError,
-        EOFError,
-        zlib.error,
-        zipfile.BadZipFile,
-        RuntimeError,
-    ) as error:
-        raise HarnessError(f"{path}: not a valid NPZ file of plain arrays ({error}); write it again") from None
+    ids, logits = read_npz(path, ("ids", "logits"), limit)
     if ids.ndim != 1 or ids.dtype.kind != "U":
         raise HarnessError(f"{path}: ids: shape {list(ids.shape)} and dtype {ids.dtype} where text [N] is required")
     if logits.dtype.kind not in "fiu" or logits.shape != (len(ids), classes):
@@ -291,27 +153,6 @@ def _read_npz(path: Path, images: int, classes: int) -> tuple[list[str], NDArray
         row, column = bad[0]
         raise HarnessError(f"{path}: logits[{row}, {column}]: {logits[row, column]} is not a finite number")
     return ids.tolist(), logits
-
-
-def _member(archive: zipfile.ZipFile, name: str, limit: int) -> NDArray[Any]:
-    """One array of an NPZ, whose header is checked before anything of its size is allocated; never unpickled."""
-    if f"{name}.npy" not in archive.namelist():
-        raise KeyError(name)
-    size = archive.getinfo(f"{name}.npy").file_size
-    with archive.open(f"{name}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(file)
-        stated = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject:
-            raise ValueError(f"{name} holds Python objects")
-        if not 0 <= stated <= size <= limit:
-            raise ValueError(
-                f"{name} states {stated:,} bytes in a file of {size:,}, and at most {limit:,} are accepted"
-            )
-    with archive.open(f"{name}.npy") as file:
-        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    return array
 
 
 def write_classification(path: Path | str, ids: Sequence[str], logits: NDArray[Any]) -> None:

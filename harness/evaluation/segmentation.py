@@ -119,15 +119,20 @@ class _Counter:
         classes, evaluated = label_map.classes, label_map.evaluated
         self.all_ids = np.array([c.id for c in classes], dtype=np.intp)
         self.rows = np.array([n for n, c in enumerate(classes) if c.evaluated], dtype=np.intp)
-        # Of each category: its evaluated classes, as places among these, and all its classes, as places in the map.
-        self.members = [[n for n, c in enumerate(evaluated) if c.category == one] for one in label_map.categories]
-        self.columns = [[n for n, c in enumerate(classes) if c.category == one] for one in label_map.categories]
+        # Which evaluated classes [G, E], and which classes of all [G, C], belong to a category: sums are products.
+        self.members, self.columns = (
+            np.array([[c.category == one for c in some] for one in label_map.categories], dtype=np.int64).reshape(
+                -1, len(some)
+            )
+            for some in (evaluated, classes)
+        )
         # Categories of which every class has instances are scored at instance level. Their ignored classes count as
         # hits of the category there (a caravan for a car), though not in category IoU: the official script's rule.
-        self.with_instances = [all(classes[n].has_instances for n in columns) for columns in self.columns]
+        within = [np.flatnonzero(columns).tolist() for columns in self.columns]
+        self.with_instances = [all(classes[n].has_instances for n in columns) for columns in within]
         self.instance_classes = [n for n, c in enumerate(evaluated) if c.has_instances]
         self.same_category = np.zeros((256, 256), np.bool_)
-        for columns, scored in zip(self.columns, self.with_instances, strict=True):
+        for columns, scored in zip(within, self.with_instances, strict=True):
             if scored:
                 self.same_category[np.ix_(self.all_ids[columns], self.all_ids[columns])] = True
 
@@ -149,21 +154,17 @@ class _Counter:
         square = valid[:, self.rows]
         tp = square.diagonal().copy()
         row_sums, column_sums = valid.sum(axis=1), square.sum(axis=0)
-        category_tp = np.array([square[np.ix_(m, m)].sum() for m in self.members], dtype=np.int64)
-        category_truth = np.array([row_sums[m].sum() for m in self.members], dtype=np.int64)
-        category_fp = np.array([column_sums[m].sum() for m in self.members], dtype=np.int64) - category_tp
-        any_fp = [
-            valid[:, c].sum() - valid[np.ix_(m, c)].sum() for m, c in zip(self.members, self.columns, strict=True)
-        ]
+        category_tp = (self.members @ square @ self.members.T).diagonal()
+        any_tp = (self.members @ valid @ self.columns.T).diagonal()
         return _Row(
             tp,
             column_sums - tp,
             row_sums - tp,
             category_tp,
-            category_fp,
-            category_truth - category_tp,
+            self.members @ column_sums - category_tp,
+            self.members @ row_sums - category_tp,
             *self._count_instances(instances, prediction, place),
-            np.array(any_fp, dtype=np.int64),
+            self.columns @ valid.sum(axis=0) - any_tp,
         )
 
     def _unknown(self, histogram: NDArray[np.int64], place: str) -> HarnessError:
@@ -246,6 +247,7 @@ class SegmentationResult(Result):
     metric: ClassVar[str] = "cityscapes_iou"
     version: ClassVar[int] = 1
     main: ClassVar[str] = "miou"
+    breakdowns: ClassVar[tuple[str, ...]] = ("class", "category")
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         self.ids = arrays["ids"]
@@ -323,6 +325,12 @@ class SegmentationResult(Result):
     def reduce_main(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
         """Mean IoU for int64 [D, N] weightings."""
         return _mean_of_defined(self._iou("", checked_weights(weights, len(self.ids))))
+
+    def reduce_by(self, kind: str, weights: NDArray[np.int64]) -> tuple[list[str], NDArray[np.float64]]:
+        """IoU of each evaluated class, or of each category."""
+        names, prefix = ("classes", "") if kind == "class" else ("categories", "category_")
+        values = self._iou(prefix, checked_weights(weights, len(self.ids)))
+        return [str(name) for name in self.arrays[names]], values
 
     def per_class(self) -> dict[str, float]:
         """IoU of each evaluated class; NaN where it occurs nowhere."""

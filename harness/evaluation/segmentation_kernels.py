@@ -8,8 +8,12 @@ from numpy.typing import NDArray
 from harness.evaluation.jit import compiled
 
 _ONES = np.uint64(0x0101010101010101)
-_BYTE, _HIGH = np.uint64(0xFF), np.uint64(0xFF00)
-_EIGHT, _SIXTEEN = np.uint64(8), np.uint64(16)
+_EVEN = np.uint64(0x00FF00FF00FF00FF)
+_FROM_64 = np.uint64(0xC0C0C0C0C0C0C0C0)
+_BYTE, _PLACE = np.uint64(0xFF), np.uint64(0xFFFF)
+_8, _16 = np.uint64(8), np.uint64(16)
+_ROW = 72  # not 64: rows a power of two apart would crowd the same few lines of the processor's cache
+_STRIDE = np.uint64(_ROW)
 
 
 def count_pairs(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -22,18 +26,22 @@ def count_pairs(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDAr
     Returns:
         int64 [256, 256], rows truth, columns prediction.
     """
-    histogram = np.zeros(256 * 256, np.int64)
+    histogram = np.zeros((256, 256), np.int64)
     first, second = np.ascontiguousarray(truth).reshape(-1), np.ascontiguousarray(prediction).reshape(-1)
     whole = len(first) // 8 * 8
     _count_words(first[:whole].view(np.uint64), second[:whole].view(np.uint64), histogram)
-    np.add.at(histogram, first[whole:].astype(np.intp) * 256 + second[whole:], 1)
-    return histogram.reshape(256, 256)
+    np.add.at(histogram, (first[whole:], second[whole:]), 1)
+    return histogram
 
 
 @compiled
 def _count_words(truth: NDArray[np.uint64], prediction: NDArray[np.uint64], histogram: NDArray[np.int64]) -> None:
-    """Eight pixels at a time. Label maps are mostly runs: equal words of one id each are counted by one comparison."""
-    second = np.zeros_like(histogram)
+    """Eight pixels at a time. Label maps are mostly runs: equal words of one id each are counted by one comparison.
+
+    Other words are counted in two small tables in turn, because neighbours mostly agree and would wait for each
+    other's count. Ids from 64 on are rare and go to the whole histogram.
+    """
+    even, odd = np.zeros(64 * _ROW, np.uint32), np.zeros(64 * _ROW, np.uint32)
     key, run = np.int64(0), 0
     last_truth, last_prediction = np.uint64(0), np.uint64(0)  # both of one id each: id 0
     for n in range(len(truth)):
@@ -42,17 +50,27 @@ def _count_words(truth: NDArray[np.uint64], prediction: NDArray[np.uint64], hist
             run += 8
             continue
         if t == (t & _BYTE) * _ONES and p == (p & _BYTE) * _ONES:
-            histogram[key] += run
+            histogram[key >> 8, key & 255] += run
             last_truth, last_prediction = t, p
-            key, run = np.int64((t & _BYTE) << _EIGHT | (p & _BYTE)), 8
+            key, run = np.int64((t & _BYTE) << _8 | (p & _BYTE)), 8
             continue
-        for _ in range(4):  # two histograms in turn: neighbours mostly agree, and would wait for each other's count
-            histogram[np.int64((t & _BYTE) << _EIGHT | (p & _BYTE))] += 1
-            second[np.int64((t & _HIGH) | (p >> _EIGHT & _BYTE))] += 1
-            t >>= _SIXTEEN
-            p >>= _SIXTEEN
-    histogram[key] += run
-    histogram += second
+        if (t | p) & _FROM_64:
+            for _ in range(8):
+                histogram[np.int64(t & _BYTE), np.int64(p & _BYTE)] += 1
+                t >>= _8
+                p >>= _8
+            continue
+        low = (t & _EVEN) * _STRIDE + (p & _EVEN)  # four 16-bit places in a table: no product or sum overflows
+        high = (t >> _8 & _EVEN) * _STRIDE + (p >> _8 & _EVEN)
+        for _ in range(4):
+            even[np.int64(low & _PLACE)] += np.uint32(1)
+            odd[np.int64(high & _PLACE)] += np.uint32(1)
+            low >>= _16
+            high >>= _16
+    histogram[key >> 8, key & 255] += run
+    for t in range(64):
+        for p in range(64):
+            histogram[t, p] += np.int64(even[t * _ROW + p]) + np.int64(odd[t * _ROW + p])
 
 
 @compiled

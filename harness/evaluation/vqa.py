@@ -10,11 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError
-from harness.evaluation.arrays import checked_weights, owners, ratio, sorted_ids, stored, stored_ids, within
-from harness.evaluation.columns import read_json
+from harness.evaluation.arrays import (
+    checked_weights,
+    grouped_sums,
+    owners,
+    ratio,
+    sorted_ids,
+    stored,
+    stored_ids,
+    within,
+)
+from harness.evaluation.columns import collector_paused, column, each_type, integers, mappings, read_json, unique_ids
 from harness.evaluation.metric import Result
 from harness.evaluation.predictions import read_vqa
-from harness.evaluation.vqa_text import accuracy_in_thirds, answer_accuracy, normalize_answer
+from harness.evaluation.vqa_text import accuracies_in_thirds, answer_accuracy, normalize_answer
 
 __all__ = ["HUMAN_ANSWERS", "VqaResult", "answer_accuracy", "evaluate", "normalize_answer"]
 
@@ -39,82 +48,112 @@ def evaluate(
     Raises:
         HarnessError: A file is not valid, a question has no annotation or no answer, or an answer has no question.
     """
-    images = _question_images(questions)
-    people, kinds = _annotations(annotations, images)
-    answers = read_vqa(results, images)
+    with collector_paused():
+        return _evaluate(questions, annotations, results, image_ids)
+
+
+def _evaluate(
+    questions: Path | str | Mapping[str, Any],
+    annotations: Path | str | Mapping[str, Any],
+    results: Path | str | Sequence[Mapping[str, Any]],
+    image_ids: Sequence[int] | None,
+) -> VqaResult:
+    asked, images = _questions(questions)
+    ids, people, answer_types, question_types = _annotations(annotations, asked, images)
+    answers = read_vqa(results, asked.tolist())
     if image_ids is not None:
-        wanted = {int(image) for image in image_ids}
-        unknown = wanted - set(images.values())
-        if unknown:
-            raise HarnessError(f"image_ids: {min(unknown)} has no question in {_name(questions, 'questions')}")
-        images = {question: image for question, image in images.items() if image in wanted}
-    missing = [question for question in images if question not in answers]
+        wanted = np.unique(np.asarray(image_ids, dtype=np.int64))
+        unknown = np.setdiff1d(wanted, images)
+        if len(unknown):
+            raise HarnessError(f"image_ids: {unknown[0]} has no question in {_name(questions, 'questions')}")
+        kept = np.isin(images, wanted)
+        asked, images = asked[kept], images[kept]
+    missing = [question for question in asked.tolist() if question not in answers]
     if missing:
         raise HarnessError(
-            f"{_name(results, 'results')}: {len(missing)} of {len(images)} questions have no answer; the first is "
+            f"{_name(results, 'results')}: {len(missing)} of {len(asked)} questions have no answer; the first is "
             f"question {missing[0]}"
         )
-    ordered = sorted(images)
-    ids, _ = sorted_ids(sorted({str(image) for image in images.values()}))
-    image = np.searchsorted(ids, np.array([str(images[q]) for q in ordered], dtype=np.str_)).astype(np.int32)
-    score = [accuracy_in_thirds(answers[question], people[question]) for question in ordered]
-    answer_types, answer_type = np.unique(np.array([kinds[q][0] for q in ordered], np.str_), return_inverse=True)
-    question_types, question_type = np.unique(np.array([kinds[q][1] for q in ordered], np.str_), return_inverse=True)
+    order = np.argsort(ids)
+    order = order[np.searchsorted(ids, asked, sorter=order)]  # the annotation of each question
+    given = [answers.get(question, "") for question in ids.tolist()]  # without an answer: not asked for
+    numbers, image = np.unique(images, return_inverse=True)
+    texts, by_text = sorted_ids([str(number) for number in numbers.tolist()])
+    place = np.empty(len(texts), np.int32)
+    place[by_text] = np.arange(len(texts), dtype=np.int32)
     return VqaResult(
-        ids,
-        np.array(ordered, dtype=np.int64),
-        image,
-        np.array(score, dtype=np.int32),
-        answer_types,
-        answer_type.astype(np.int32),
-        question_types,
-        question_type.astype(np.int32),
+        texts,
+        asked,
+        place[image],
+        accuracies_in_thirds(given, people)[order],
+        *_coded(answer_types, order),
+        *_coded(question_types, order),
     )
 
 
-def _question_images(source: Path | str | Mapping[str, Any]) -> dict[int, int]:
-    """Image by question id."""
-    found: dict[int, int] = {}
+def _questions(source: Path | str | Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Question ids, sorted, and the image of each, int64 [Q]."""
     where = f"{_name(source, 'questions')}: questions"
-    for number, entry in enumerate(_list(source, "questions")):
-        question, image = _integer(entry, "question_id", number, where), _integer(entry, "image_id", number, where)
-        if question in found:
-            raise HarnessError(f"{where}[{number}].question_id: {question} appears twice")
-        found[question] = image
-    return found
+    entries = _list(source, "questions")
+    ids = unique_ids(entries, "question_id", where)
+    images = integers(column(entries, "image_id", where), "image_id", where)
+    order = np.argsort(ids)
+    return ids[order], images[order]
 
 
 def _annotations(
-    source: Path | str | Mapping[str, Any], images: Mapping[int, int]
-) -> tuple[dict[int, list[str]], dict[int, tuple[str, str]]]:
-    """The ten human answers, and answer type and question type, by question id."""
+    source: Path | str | Mapping[str, Any], asked: NDArray[np.int64], images: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], list[str], list[str], list[str]]:
+    """In the file's order the question id, the human answers (ten each), the answer type and the question type."""
     where = f"{_name(source, 'annotations')}: annotations"
-    people: dict[int, list[str]] = {}
-    kinds: dict[int, tuple[str, str]] = {}
-    for number, entry in enumerate(_list(source, "annotations")):
-        question = _integer(entry, "question_id", number, where)
-        if question not in images:
-            raise HarnessError(f"{where}[{number}].question_id: {question} is not in the questions file")
-        if question in people:
-            raise HarnessError(f"{where}[{number}].question_id: {question} appears twice")
-        if "image_id" in entry and _integer(entry, "image_id", number, where) != images[question]:
-            raise HarnessError(
-                f"{where}[{number}].image_id: {entry['image_id']}, but the questions file has {images[question]}; the "
-                "two files belong to different splits"
-            )
-        given = entry.get("answers")
-        if not isinstance(given, list) or len(given) != HUMAN_ANSWERS:
-            raise HarnessError(f"{where}[{number}].answers: a list of {HUMAN_ANSWERS} human answers is required")
-        texts = [one.get("answer") if isinstance(one, Mapping) else None for one in given]
-        kind = (entry.get("answer_type"), entry.get("question_type"))
-        if not all(isinstance(text, str) for text in (*texts, *kind)):
-            raise HarnessError(f"{where}[{number}]: every answer, answer_type and question_type must be text")
-        people[question] = [str(text) for text in texts]
-        kinds[question] = (str(kind[0]), str(kind[1]))
-    lacking = next((question for question in images if question not in people), None)
-    if lacking is not None:
+    entries = _list(source, "annotations")
+    ids = unique_ids(entries, "question_id", where)
+    unknown = np.flatnonzero(~np.isin(ids, asked))
+    if len(unknown):
+        raise HarnessError(
+            f"{where}[{unknown[0]}].question_id: {ids[unknown[0]]} is not in the questions file; the two files belong "
+            "to different splits"
+        )
+    if len(ids) < len(asked):
+        lacking = np.setdiff1d(asked, ids)[0]
         raise HarnessError(f"{where}: question {lacking} of the questions file has no annotation")
-    return people, kinds
+    place = np.searchsorted(asked, ids)
+    stated = [entry.get("image_id", image) for entry, image in zip(entries, images[place].tolist(), strict=True)]
+    other = np.flatnonzero(integers(stated, "image_id", where) != images[place])
+    if len(other):
+        raise HarnessError(
+            f"{where}[{other[0]}].image_id: {stated[other[0]]}, but the questions file has "
+            f"{images[place[other[0]]]}; the two files belong to different splits"
+        )
+    kinds = [column(entries, key, where) for key in ("answer_type", "question_type")]
+    for key, values in zip(("answer_type", "question_type"), kinds, strict=True):
+        each_type(values, key, where, (str,), "text")
+    return ids, _human_answers(column(entries, "answers", where), where), kinds[0], kinds[1]
+
+
+def _human_answers(given: list[Any], where: str) -> list[str]:
+    """The ten texts of each entry, one after the other."""
+    try:
+        texts = [one["answer"] for answers in given for one in answers]
+        if set(map(len, given)) <= {HUMAN_ANSWERS} and set(map(type, texts)) <= {str}:
+            return texts
+    except (TypeError, KeyError, IndexError):
+        pass
+    for number, answers in enumerate(given):
+        if not isinstance(answers, list) or len(answers) != HUMAN_ANSWERS:
+            raise HarnessError(f"{where}[{number}].answers: a list of {HUMAN_ANSWERS} human answers is required")
+        if not all(isinstance(one, Mapping) and isinstance(one.get("answer"), str) for one in answers):
+            raise HarnessError(f"{where}[{number}].answers: every one must have an answer that is text")
+    return [str(one["answer"]) for answers in given for one in answers]
+
+
+def _coded(values: list[str], order: NDArray[np.intp]) -> tuple[NDArray[np.str_], NDArray[np.int32]]:
+    """The different texts, sorted, and the index among them of the values in this order."""
+    place = {name: n for n, name in enumerate(dict.fromkeys(values))}
+    names, codes = np.unique(np.array(list(place), dtype=np.str_), return_inverse=True)
+    used = codes[np.fromiter(map(place.__getitem__, values), np.intp, len(values))[order]]
+    present, index = np.unique(used, return_inverse=True)
+    return names[present], index.astype(np.int32)
 
 
 def _name(source: Any, otherwise: str) -> str:
@@ -124,18 +163,11 @@ def _name(source: Any, otherwise: str) -> str:
 def _list(source: Path | str | Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     document = read_json(Path(source), "fetch it again") if isinstance(source, (str, Path)) else source
     entries = document.get(key) if isinstance(document, Mapping) else None
-    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+    if not isinstance(entries, list) or not mappings(entries):
         raise HarnessError(f"{_name(source, key)}: {key}: a list of entries is required; is this the right file?")
     if not entries:
         raise HarnessError(f"{_name(source, key)}: {key}: the list is empty; is this the right file?")
     return entries
-
-
-def _integer(entry: Mapping[str, Any], key: str, number: int, where: str) -> int:
-    value = entry.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or abs(int(value)) >= 2**63:
-        raise HarnessError(f"{where}[{number}].{key}: {str(value)[:60]!r} is not a whole number")
-    return int(value)
 
 
 class VqaResult(Result):
@@ -155,6 +187,7 @@ class VqaResult(Result):
     metric: ClassVar[str] = "vqa_v2"
     version: ClassVar[int] = 1
     main: ClassVar[str] = "accuracy"
+    breakdowns: ClassVar[tuple[str, ...]] = ("answer-type", "question-type")
 
     def __init__(
         self,
@@ -217,6 +250,22 @@ class VqaResult(Result):
         sums = np.bincount(self.image, self.score, len(self.ids)).astype(np.int64)
         counts = np.bincount(self.image, minlength=len(self.ids))
         return ratio(w @ sums, _WHOLE * (w @ counts))
+
+    def reduce_by(self, kind: str, weights: NDArray[np.int64]) -> tuple[list[str], NDArray[np.float64]]:
+        """Accuracy of each answer type, or of each question type."""
+        w = checked_weights(weights, len(self.ids))
+        names, index = (
+            (self.answer_types, self.answer_type)
+            if kind == "answer-type"
+            else (self.question_types, self.question_type)
+        )
+        # first to images and types, of which there are fewer than questions in each draw
+        cell, place = np.unique(self.image * np.int64(len(names)) + index, return_inverse=True)
+        image, kinds = np.divmod(cell, len(names))
+        score, count = np.bincount(place, self.score).astype(np.int64), np.bincount(place)
+        drawn = w[:, image]
+        sums = grouped_sums(drawn * score, kinds, len(names))
+        return [str(name) for name in names], ratio(sums, _WHOLE * grouped_sums(drawn * count, kinds, len(names)))
 
     def per_class(self) -> dict[str, float]:
         """Accuracy by answer type, then by question type, as fractions."""

@@ -1,6 +1,7 @@
 """The official VQA rules for comparing short answers: normal form, and accuracy against ten human answers.
 
-Source: VQA evaluation code (github.com/GT-Vision-Lab/VQA, PythonEvaluationTools), and Antol et al. 2015, "VQA: Visual
+Source: VQA evaluation code for VQA v2 (github.com/GT-Vision-Lab/VQA, PythonEvaluationTools; its issue 14 says why
+answers are left as they are where people agree), and Antol et al. 2015, "VQA: Visual
 Question Answering", section 3. The rules are kept with their quirks, because published numbers contain them.
 """
 
@@ -9,6 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def _words(text: str) -> list[str]:
@@ -92,8 +96,9 @@ def normalize_answer(answer: str) -> str:
 def answer_accuracy(answer: str, human_answers: Sequence[str]) -> float:
     """The official accuracy of one answer: the mean, over leaving out one person, of min(matches / 3, 1).
 
-    Both sides are put into normal form only if the people's answers are not all the same text; if they are, the answer
-    must be that very text (line breaks and surrounding space aside).
+    In the official order: line breaks and tabs of all answers become spaces and surrounding space goes; if the people's
+    answers are not all the same text then, both sides are put into normal form; if they are, the answer must be that
+    very text.
 
     Args:
         answer: The predicted answer.
@@ -102,21 +107,42 @@ def answer_accuracy(answer: str, human_answers: Sequence[str]) -> float:
     Returns:
         A fraction in [0, 1]; with ten people 0, 0.3, 0.6, 0.9 or 1.
     """
-    return accuracy_in_thirds(answer, human_answers) / (3 * len(human_answers))
+    return float(accuracies_in_thirds([answer], human_answers)[0] / (3 * len(human_answers)))
 
 
-def accuracy_in_thirds(answer: str, human_answers: Sequence[str]) -> int:
-    """`answer_accuracy` times three times the number of people: a whole number, so that sums over questions are exact.
+def accuracies_in_thirds(answers: Sequence[str], people: Sequence[str]) -> NDArray[np.int32]:
+    """`answer_accuracy` times three times the number of people: whole numbers, so that sums over questions are exact.
 
-    With m of n people matching, leaving out one of the m leaves m - 1 matches, leaving out one of the others leaves m.
+    Every different text is put into normal form once and then stands for a number.
+
+    Args:
+        answers: Q answers.
+        people: The same number of human answers for each, one after the other.
+
+    Returns:
+        int32 [Q].
     """
-    given = _clean(answer)
-    people = [_clean(text) for text in human_answers]
-    if len(set(people)) > 1:
-        given = normalize_answer(given)
-        people = [normalize_answer(text) for text in people]
-    matches = people.count(given)
-    return matches * min(matches - 1, 3) + (len(people) - matches) * min(matches, 3) if matches else 0
+    if not answers:
+        return np.empty(0, np.int32)
+    texts = [*people, *answers]
+    place = {text: n for n, text in enumerate(dict.fromkeys(texts))}
+    used = np.fromiter(map(place.__getitem__, texts), np.int32, len(texts))
+    clean = [_clean(text) for text in place]
+    plain, normal = _numbered(clean), _numbered([normalize_answer(text) for text in clean])
+    count = len(people) // len(answers)
+    human, given = used[: -len(answers)].reshape(len(answers), count), used[-len(answers) :]
+    agree = (plain[human] == plain[human[:, :1]]).all(axis=1)
+    same = np.where(agree[:, None], plain[human] == plain[given][:, None], normal[human] == normal[given][:, None])
+    matches = same.sum(axis=1, dtype=np.int32)
+    # Leaving out one of the m who match leaves m - 1 matches, leaving out one of the others leaves m.
+    thirds: NDArray[np.int32] = matches * np.clip(matches - 1, 0, 3) + (count - matches) * np.minimum(matches, 3)
+    return thirds.astype(np.int32)
+
+
+def _numbered(texts: list[str]) -> NDArray[np.int32]:
+    """Equal texts as equal numbers."""
+    place: dict[str, int] = {}
+    return np.array([place.setdefault(text, len(place)) for text in texts], dtype=np.int32)
 
 
 def _clean(text: str) -> str:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError
+from harness.evaluation import detection
 from harness.evaluation.detection import DetectionResult, evaluate
 from harness.evaluation.detection_result import NAMES
 
@@ -236,3 +237,47 @@ def test_weights_that_are_no_counts_are_refused(weights: Any, words: str) -> Non
 def test_shards_of_different_data_sets_do_not_merge() -> None:
     with pytest.raises(HarnessError, match="categories differ"):
         DetectionResult.merge([evaluate(*random_data(seed, 5, 5)) for seed in (0, 1)])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_threads_and_a_sparse_table_of_cells_change_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, results = random_data(seed, 300, 60, images=20, categories=9)
+    plain = evaluate(truth, results).statistics
+    monkeypatch.setattr(detection, "_DENSE", -(10**9))
+    monkeypatch.setattr(detection, "_SEVERAL_THREADS", 0)
+    monkeypatch.setattr(detection, "processors", lambda: 5)
+    other = evaluate(truth, results)
+    assert {k: v.tolist() for k, v in other.statistics.items()} == {k: v.tolist() for k, v in plain.items()}
+    assert_bit_equal(other, official(truth, results))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ids_of_any_size_and_sign_equal_pycocotools(seed: int) -> None:
+    truth, results = random_data(seed, 120, 40)
+    fresh = {entry["id"]: (-1) ** n * (2**62 - n * 10**15) for n, entry in enumerate(truth["images"])}
+    for entry in truth["images"]:
+        entry["id"] = fresh[entry["id"]]
+    for entry in [*truth["annotations"], *results]:
+        entry["image_id"] = fresh[entry["image_id"]]
+    assert_bit_equal(evaluate(truth, results), official(truth, results))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_overlapping_boxes_in_one_image_equal_pycocotools(seed: int) -> None:
+    # every box overlaps most others: detections have many edges, and who was taken before decides
+    rng = np.random.default_rng(seed)
+    box = lambda: [*(rng.integers(0, 8, 2) * 2.0).tolist(), *(20 + rng.integers(0, 8, 2) * 2.0).tolist()]  # noqa: E731
+    truth: dict[str, Any] = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "a"}], "annotations": []}
+    for number in range(30):
+        one = box()
+        flags = {"iscrowd": int(rng.random() < 0.2), "area": one[2] * one[3] * float(rng.choice([0.5, 1, 2, 3]))}
+        truth["annotations"].append({"id": number + 1, "image_id": 1, "category_id": 1, "bbox": one, **flags})
+    results = [{"image_id": 1, "category_id": 1, "bbox": box(), "score": float(rng.integers(5)) / 5} for _ in range(90)]
+    assert_bit_equal(evaluate(truth, results), official(truth, results))
+
+
+def test_boxes_too_large_to_have_an_area_are_refused() -> None:
+    truth, results = random_data(0, 5, 5)
+    results[2]["bbox"] = [0, 0, 1e200, 1e200]
+    with pytest.raises(HarnessError, match=r"results: \[2\].bbox: .* beyond 1e\+100"):
+        evaluate(truth, results)

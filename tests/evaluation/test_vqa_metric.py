@@ -158,6 +158,24 @@ def test_answers_are_normalised_only_where_people_disagree() -> None:
     assert answer_accuracy("Two", ["two"] * 9 + ["2"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "people", "accuracy"),
+    [
+        # white space goes first, so these people agree: their text counts as it is, and "Two" is not "two"
+        ("Two", ["two"] * 5 + [" two\n"] * 3 + ["\ttwo"] * 2, 0),
+        ("two\n", ["two"] * 5 + [" two\n"] * 3 + ["\ttwo"] * 2, 1),
+        ("the\tdog", ["the dog"] * 9 + ["the\ndog"], 1),
+        # inner double spaces are no line breaks: these people do not agree, and the normal form folds them
+        ("The dog", ["the dog"] * 9 + ["the  dog"], 1),
+    ],
+)
+def test_white_space_goes_before_it_is_asked_whether_people_agree(
+    answer: str, people: list[str], accuracy: float
+) -> None:
+    """The official order (vqaEval.py): clean people's answers, clean the given one, compare, then normalise."""
+    assert answer_accuracy(answer, people) == restated_accuracy(answer, people) == accuracy
+
+
 def data(
     seed: int = 0, images: int = 4, questions: int = 11
 ) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
@@ -254,11 +272,17 @@ def test_files_and_loaded_objects_give_the_same(tmp_path: Path) -> None:
             r"annotations\[11\].question_id: \d+ appears twice",
         ),
         (lambda q, a, r: a["annotations"][2]["answers"].pop(), r"annotations\[2\].answers: a list of 10 human answers"),
-        (lambda q, a, r: a["annotations"][2].update(answer_type=None), r"annotations\[2\]: every answer"),
+        (
+            lambda q, a, r: a["annotations"][2].update(answer_type=None),
+            r"annotations\[2\].answer_type: None is not text",
+        ),
         (lambda q, a, r: a["annotations"][2].update(image_id=77), "the two files belong to different splits"),
         (lambda q, a, r: a["annotations"][2].update(question_id=-1), "-1 is not in the questions file"),
         (lambda q, a, r: q["questions"].append(q["questions"][0]), r"questions\[11\].question_id: \d+ appears twice"),
-        (lambda q, a, r: q["questions"][1].update(question_id=True), r"questions\[1\].question_id: 'True'"),
+        (
+            lambda q, a, r: q["questions"][1].update(question_id=True),
+            r"questions\[1\].question_id: True is not a whole number",
+        ),
         (lambda q, a, r: q.clear(), "questions: questions: a list of entries is required"),
         (lambda q, a, r: q["questions"].clear(), "the list is empty"),
     ],
