@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.spatial import cKDTree
 
 
@@ -87,6 +88,17 @@ def label_maps(count: int, fragments: int) -> tuple[list[NDArray[np.uint8]], lis
         ids = generator.integers(7, 34, fragments).astype(np.uint8)
         truth.append(np.ascontiguousarray(ids[nearest].repeat(4, 0).repeat(4, 1)))
     return truth, [np.roll(one, (2, 5), axis=(0, 1)) for one in truth]
+
+
+def write_label_maps(folder: Path, count: int) -> None:
+    """``truth`` and ``prediction`` folders of as many PNG pairs of 1024 x 2048, with Cityscapes' names."""
+    truth, prediction = label_maps(4, 300)
+    for name in ("truth", "prediction"):
+        (folder / name).mkdir()
+    for n in range(count):
+        frame = f"city_{n:06d}_000019"
+        Image.fromarray(truth[n % 4]).save(folder / "truth" / f"{frame}_gtFine_labelIds.png", compress_level=1)
+        Image.fromarray(prediction[n % 4]).save(folder / "prediction" / f"{frame}.png", compress_level=1)
 
 
 def vqa(questions: int) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 from collections.abc import Callable
@@ -86,6 +87,31 @@ def bootstrap(folder: Path, draws: int) -> Report:
     return {"all": timed(paired)[0]}
 
 
+def permutation(folder: Path, draws: int) -> Report:
+    """Interval and p-value of the difference in AP, as `harness compare` makes them."""
+    from harness.evaluation import detection
+    from harness.evaluation.permutation import permutation_p_value
+    from harness.evaluation.resampling import paired_difference
+
+    a, b = ([detection.evaluate(folder / "truth.json", folder / name)] for name in ("results.json", "other.json"))
+    permutation_p_value(a, b, 1)  # with loading machine code
+    interval, _ = timed(lambda: paired_difference(a, b, draws))
+    test, _ = timed(lambda: permutation_p_value(a, b, draws))
+    return {"all": {key: interval[key] + test[key] for key in test}, "interval": interval, "test": test}
+
+
+def vqa_from_files(folder: Path, way: str) -> Report:
+    """Read three files and score them."""
+    from harness.evaluation import vqa
+
+    paths = [folder / f"{name}.json" for name in ("questions", "annotations", "results")]
+    if way == "ours":
+        seconds, accuracy = timed(lambda: vqa.evaluate(*paths).accuracy)
+    else:
+        seconds, accuracy = timed(lambda: vqa_by_the_official_rules(*(json.loads(path.read_text()) for path in paths)))
+    return {"all": seconds, "accuracy": accuracy}
+
+
 def hotcoco_compare(folder: Path, draws: int) -> Report:
     hotcoco = import_module("hotcoco")
     with silent():
@@ -135,6 +161,16 @@ def segmentation(maps: Any, way: str) -> Report:
     if way != "row":
         expected = bincount(maps[0][-1], maps[1][-1])
         assert np.array_equal(np.asarray(tables[-1]).ravel(), expected)
+    return {"all": seconds}
+
+
+def segmentation_files(folder: Path, count: int) -> Report:
+    """Score the first `count` pairs of PNGs."""
+    from harness.evaluation import segmentation as ours
+
+    frames = [f"city_{n:06d}_000019" for n in range(count)]
+    seconds, result = timed(lambda: ours.evaluate(folder / "truth", folder / "prediction", ids=frames))
+    assert len(result.ids) == count
     return {"all": seconds}
 
 

@@ -112,21 +112,7 @@ def validate(
         return
     console = Console()
     for report in reports:
-        table = Table(title=f"{report['name']}  {report['fingerprint']}", title_justify="left")
-        table.add_column("part")
-        table.add_column("parameters", justify="right")
-        for part, count in report["parameters"].items():
-            table.add_row(part, f"{count:,}")
-        table.add_row("all", f"{sum(report['parameters'].values()):,}", style="bold")
-        console.print(table)
-        table = Table()
-        for heading in ("dataset", "task", "train images", "evaluation images", "classes", "image size", "MACs/image"):
-            table.add_column(heading, justify="left" if heading in ("dataset", "task") else "right")
-        for row in report["tasks"]:
-            table.add_row(*(f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()))
-        console.print(table)
-        sites = ", ".join(report["sites"]) or "none"
-        console.print(f"placeholder exchange sites: {sites}\n", markup=False, highlight=False)
+        _print_report(report, console)
 
 
 @app.command(epilog="Example: harness score shapes-detection results.json --name my-detector")
@@ -209,18 +195,23 @@ def compare(
 def list_names(
     kind: Annotated[str, typer.Argument(help=_LISTINGS)],
     name_filter: Annotated[str, typer.Option("--filter", help="Only names that contain this text.")] = "",
+    library: Annotated[
+        str | None, typer.Option("--library", help="backbones: timm, torchvision or open_clip only.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="backbones: try every model out (minutes, once).")] = False,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """List what can be named in a submission."""
     from harness.listing import list_rows
 
-    rows = [row for row in list_rows(kind) if name_filter in row["name"]]
+    rows = list_rows(kind, name_filter, library, check, Reporter(quiet=quiet))
     if as_json:
         _print_json(rows)
         return
     table = Table()
     for column in rows[0] if rows else ["name"]:
-        table.add_column(column)
+        table.add_column(column, overflow="fold", no_wrap=column == "name")  # names are there to be copied
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     Console().print(table)
@@ -312,6 +303,40 @@ def _print_board(board: Path, names: set[str] | None = None) -> None:
     from harness.terminal import print_board
 
     print_board(board, Console(), names)
+
+
+def _print_report(report: dict[str, Any], console: Console) -> None:
+    table = Table(title=f"{report['name']}  {report['fingerprint']}", title_justify="left")
+    table.add_column("part")
+    for heading in ("parameters", "trainable", "frozen"):
+        table.add_column(heading, justify="right")
+    sums = (sum(report["parameters"].values()), sum(report["trainable"].values()))
+    for part, count in report["parameters"].items():
+        trainable = report["trainable"][part]
+        table.add_row(part, f"{count:,}", f"{trainable:,}", f"{count - trainable:,}")
+    table.add_row("all", f"{sums[0]:,}", f"{sums[1]:,}", f"{sums[0] - sums[1]:,}", style="bold")
+    console.print(table)
+    stages = ", ".join(f"{one['module']} /{one['stride']} x{one['channels']}" for one in report["stages"]) or "none"
+    strides = ", ".join(map(str, report["strides"]))
+    text = f"backbone stages (module /stride xchannels): {stages}\npyramid strides: {strides}"
+    console.print(text, markup=False, highlight=False)
+    table = Table(padding=0)
+    for heading in ("dataset", "task", "train", "evaluation", "classes", "image size", "MACs/image"):
+        table.add_column(heading, justify="left" if heading in ("dataset", "task") else "right", overflow="fold")
+    for row in report["tasks"]:
+        cells = {**row, "macs": f"{row['macs'] / 1e6:,.1f} M"}
+        table.add_row(*(f"{v:,}" if isinstance(v, int) else str(v) for v in cells.values()))
+    console.print(table)
+    if not report["attachments"]:
+        console.print("placeholder sites: none\n")
+        return
+    table = Table()
+    for heading in ("placeholder site", "what", "stride", "parameters"):
+        table.add_column(heading, justify="left" if heading in ("placeholder site", "what") else "right")
+    for row in report["attachments"]:
+        table.add_row(row["site"], row["what"], str(row["stride"]), f"{row['parameters']:,}")
+    console.print(table)
+    console.print()
 
 
 def _print_json(value: Any) -> None:

@@ -6,22 +6,40 @@ from collections.abc import Callable
 
 from harness.cards import card_paths, load_card
 from harness.errors import HarnessError, suggestion
+from harness.progress import Reporter
+
+_CHECKED_UNASKED = 64
 
 Row = dict[str, str]
 
 
-def list_rows(kind: str) -> list[Row]:
+def list_rows(
+    kind: str,
+    name_filter: str = "",
+    library: str | None = None,
+    check: bool = False,
+    reporter: Reporter | None = None,
+) -> list[Row]:
     """Rows of a listing, each with at least ``name``.
 
     Args:
         kind: datasets, adapters, backbones, sharing, balancing, regimes, heads or placeholders.
+        name_filter: Only names that contain this text.
+        library: backbones: of this library only.
+        check: backbones: find out what each model can do, however many there are. Without it up to 64 new ones are
+            tried, and of the others what is not remembered is left open.
+        reporter: backbones: shows progress.
 
     Raises:
-        HarnessError: There is no such listing.
+        HarnessError: There is no such listing, or no such library.
     """
+    if kind == "backbones":
+        return _backbones(name_filter, library, check, reporter or Reporter(quiet=True))
     if kind not in _KINDS:
-        raise HarnessError(f"ls: {kind!r} is not a listing{suggestion(kind, _KINDS)}")
-    return _KINDS[kind]()
+        raise HarnessError(f"ls: {kind!r} is not a listing{suggestion(kind, [*_KINDS, 'backbones'])}")
+    if library is not None or check:
+        raise HarnessError(f"ls {kind}: --library and --check speak of backbones only; leave them out")
+    return [row for row in _KINDS[kind]() if name_filter in row["name"]]
 
 
 def _datasets() -> list[Row]:
@@ -62,16 +80,24 @@ def _adapters() -> list[Row]:
     ]
 
 
-def _backbones() -> list[Row]:
-    import timm
+def _backbones(name_filter: str, library: str | None, check: bool, reporter: Reporter) -> list[Row]:
+    from harness.models.backbones import BACKBONES
+    from harness.models.backbones.capabilities import Capabilities
 
-    # Pretrained tags are listed by timm itself; every name here can be built without a network.
-    with_weights = set(timm.list_models(pretrained=True))
-    tagged = {name.split(".")[0] for name in with_weights}
-    return [
-        {"name": name, "library": "timm", "pretrained": "yes" if name in tagged else "no"}
-        for name in timm.list_models()
-    ]
+    rows, left = [], 0
+    for one in [library] if library is not None else BACKBONES:
+        known = Capabilities(one)
+        names = [name for name in known.names() if name_filter in name]
+        new = known.unchecked(names)
+        if check or len(new) <= _CHECKED_UNASKED:
+            with reporter.bar(f"checking {one}", len(new)) as bar:
+                known.check(new, lambda name: bar.advance(detail=name))
+        else:
+            left += len(new)
+        rows += known.rows(names)
+    if left:
+        reporter.say(f"{left} models are not checked yet: narrow the list with --filter, or add --check (minutes)")
+    return rows
 
 
 def _registered(registry: dict[str, str]) -> list[Row]:
@@ -116,7 +142,6 @@ def _placeholders() -> list[Row]:
 _KINDS: dict[str, Callable[[], list[Row]]] = {
     "datasets": _datasets,
     "adapters": _adapters,
-    "backbones": _backbones,
     "sharing": _sharing,
     "balancing": _balancing,
     "regimes": _regimes,

@@ -75,7 +75,9 @@ def open_data(submission: Submission) -> Splits:
 def build_network(submission: Submission, splits: Splits) -> MultiTaskNetwork:
     """The network for the classes and words of the data, drawn from the current random state."""
     specs = {
-        name: TaskSpec(adapter.task, len(adapter.classes), len(getattr(adapter, "question_vocabulary", ())))
+        name: TaskSpec(
+            adapter.task, len(adapter.classes), len(getattr(adapter, "question_vocabulary", ())), adapter.classes
+        )
         for name, adapter in splits.train.items()
     }
     # Channels last is the faster layout of convolutions on CPUs and GPUs alike.
@@ -153,7 +155,7 @@ def _run(
         name=submission.name,
         fingerprint=submission.fingerprint(),
         seed=seed,
-        submission=resolved,
+        submission=submission.published(),
         tasks=tasks,
         weights=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
         curves=trained["curves"],

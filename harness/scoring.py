@@ -27,7 +27,8 @@ def score(adapter: Adapter, predictions: Path) -> Result:
 
     Args:
         adapter: The split that was predicted.
-        predictions: COCO results JSON, NPZ or Parquet; VQA results JSON; classification CSV or NPZ, folder or zip of label-id PNGs.
+        predictions: COCO results JSON, NPZ or Parquet; VQA results JSON; classification CSV or NPZ; folder or zip of
+            label-id PNGs.
 
     Returns:
         Per-image statistics and the numbers that follow.

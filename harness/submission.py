@@ -16,6 +16,7 @@ from harness.documents import Section, load_yaml, parse, parse_yaml
 from harness.errors import HarnessError, suggestion
 from harness.models.config import ModelConfig
 from harness.models.sharing import SHARING
+from harness.models.weight_files import find_weights, weights_digest
 from harness.training.balancing import BALANCING
 from harness.training.config import EvaluationConfig, TrackingConfig, TrainingConfig
 from harness.training.regimes import REGIMES
@@ -92,6 +93,19 @@ class Submission(Section):
         """The whole submission with every default written out, as plain JSON values."""
         return self.model_dump(mode="json")
 
+    def published(self) -> dict[str, Any]:
+        """As `resolved`, for a record: local weights are named by what they are, not by a path of this machine.
+
+        Raises:
+            HarnessError: There are no such weights.
+        """
+        content = self.resolved()
+        weights = self.model.backbone.weights
+        if weights is not None:
+            name = find_weights(weights).file.name
+            content["model"]["backbone"]["weights"] = f"{name} sha256:{weights_digest(weights)}"
+        return content
+
     def fingerprint(self) -> str:
         """12 hex digits that change with anything that a run's result depends on.
 
@@ -103,6 +117,8 @@ class Submission(Section):
             del content[key]
         for key in ("checkpoint_every", "workers"):
             del content["training"][key]
+        if self.model.backbone.weights is not None:  # what they are, not where they lie
+            content["model"]["backbone"]["weights"] = weights_digest(self.model.backbone.weights)
         content["cards"] = {name: card.model_dump(mode="json") for name, card in self.cards().items()}
         for card in content["cards"].values():
             for key in (

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from harness.errors import HarnessError
+from harness.models.network import MultiTaskNetwork
+from harness.models.trunk import Trunk
 from harness.runs import build_network, open_data, task_data
 from harness.submission import load_submission
 from harness.training.costs import macs_per_image
@@ -22,7 +25,8 @@ def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         overrides: As `load_submission` takes them.
 
     Returns:
-        A report of plain JSON values: parameters by part, tasks with their sizes and MACs, exchange sites.
+        A report of plain JSON values: parameters by part and how many of them are trained, the backbone's stages and
+        the pyramid's strides, tasks with their sizes and MACs, and where placeholder tokens come in.
 
     Raises:
         HarnessError: The first problem found.
@@ -49,11 +53,75 @@ def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
                 "macs": macs_per_image(network, name, task_data(submission, 0, splits, name, training=False)),
             }
         )
+    parts = _parts(network)
     return {
         "file": str(file),
         "name": submission.name,
         "fingerprint": submission.fingerprint(),
-        "parameters": network.parameters_by_part(),
+        "parameters": {part: _count(parameters) for part, parameters in parts.items()},
+        "trainable": {part: _count(p for p in parameters if p.requires_grad) for part, parameters in parts.items()},
+        "stages": _stages(network),
+        "strides": list(submission.model.neck.strides),
         "tasks": tasks,
         "sites": network.site_names(),
+        "attachments": _attachments(network),
     }
+
+
+def _parts(network: MultiTaskNetwork) -> dict[str, list[nn.Parameter]]:
+    """Every parameter of the network once, by part, in the order of a forward pass; empty parts are left out."""
+    parts: dict[str, list[nn.Parameter]] = {}
+    placed: set[int] = set()
+
+    def place(part: str, module: nn.Module | None) -> None:
+        for parameter in module.parameters() if module is not None else ():
+            if id(parameter) not in placed:
+                placed.add(id(parameter))
+                parts.setdefault(part, []).append(parameter)
+
+    for trunk in _trunks(network):
+        place("backbone", trunk.backbone.body)
+        place("neck", trunk.backbone)  # what a backbone adds to its library's model is a pyramid
+        place("neck", trunk.neck)
+    place("sharing", network.shared)
+    place("placeholders", network.placeholders)
+    for name, head in network.heads.items():
+        place(f"head {name}", head)
+    place("text", network)  # question encoders are all that is left
+    return parts
+
+
+def _trunks(network: MultiTaskNetwork) -> list[Trunk]:
+    return [module for module in network.modules() if isinstance(module, Trunk)]
+
+
+def _count(parameters: Any) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def _stages(network: MultiTaskNetwork) -> list[dict[str, Any]]:
+    """The stages of the backbone, which ``frozen`` and ``layer_decay`` count."""
+    return [
+        {"module": stage.module, "stride": stage.stride, "channels": stage.channels}
+        for trunk in _trunks(network)[:1]
+        for stage in trunk.backbone.structure.stages
+    ]
+
+
+def _attachments(network: MultiTaskNetwork) -> list[dict[str, Any]]:
+    """Each site with what happens there, on how wide a feature, and how many parameters it takes."""
+    if network.placeholders is None:
+        return []
+    strides = {f"backbone.{stage['module']}": stage["stride"] for stage in _stages(network)}
+    rows = []
+    for name in network.site_names():
+        site = network.placeholders.sites[name.replace(".", "/")]
+        rows.append(
+            {
+                "site": name,
+                "what": type(site).__name__,
+                "stride": strides.get(name, ""),
+                "parameters": _count(site.parameters()),
+            }
+        )
+    return rows

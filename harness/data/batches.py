@@ -88,9 +88,11 @@ class VqaBatch(Batch):
         image_index: int64 [Q], which of the B images each question is about.
         words: int64 [Q, L], word indices, 0 = padding, 1 = unknown word.
         targets: float32 [Q, A], the official accuracy that each answer of the vocabulary would get.
+        texts: The Q questions as they are written, for encoders with a tokenizer of their own.
     """
 
     question_ids: Tensor
     image_index: Tensor
     words: Tensor
     targets: Tensor
+    texts: tuple[str, ...] = field(default=(), kw_only=True)

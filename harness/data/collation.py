@@ -61,6 +61,7 @@ def collate(items: list[dict[str, Any]], skipped: Sequence[str] = ()) -> Batch:
         image_index=torch.repeat_interleave(torch.arange(len(items)), counts),
         words=_pad_words([words for item in items for words in item["words"]]),
         targets=torch.from_numpy(np.stack([target for item in items for target in item["targets"]])),
+        texts=tuple(text for item in items for text in item["texts"]),
     )
 
 

@@ -132,6 +132,7 @@ class TaskData(Dataset[Any]):
         return {
             "question_ids": sample.question_ids[chosen],
             "words": [self._encode(sample.questions[i]) for i in chosen],
+            "texts": [sample.questions[i] for i in chosen],
             "targets": [soft_targets(sample.answers[i]) for i in chosen],
         }
 

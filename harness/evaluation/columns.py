@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import numpy as np
 import orjson
 from numpy.typing import NDArray
@@ -15,6 +17,8 @@ from numpy.typing import NDArray
 from harness.errors import HarnessError
 
 LARGEST = 1e100  # the largest coordinate of a box: areas stay finite
+Kind = TypeVar("Kind")
+Id = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]  # of a typed entry; larger ones are left to the careful reader
 _SHOWN = 60  # characters of a wrong value that an error shows
 
 
@@ -38,6 +42,23 @@ def read_json(path: Path, mend: str) -> Any:
             f"{path}: not valid JSON ({error.msg}, line {error.lineno} column {error.colno}); it may be cut short or "
             f"hold NaN or Infinity; {mend}"
         ) from None
+
+
+def read_typed(path: Path, kind: type[Kind]) -> Kind | None:
+    """Read a plain JSON file straight into typed entries; keys that the type lacks are skipped.
+
+    Args:
+        path: The file.
+        kind: The type.
+
+    Returns:
+        None where the file cannot be read so: `read_json` then finds the words for what is wrong with it.
+    """
+    try:
+        with collector_paused():
+            return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
+        return None
 
 
 @contextmanager
@@ -85,7 +106,7 @@ def column(entries: Sequence[Mapping[str, Any]], key: str, where: str) -> list[A
         HarnessError: An entry lacks the key.
     """
     try:
-        return [entry[key] for entry in entries]
+        return list(map(itemgetter(key), entries))
     except KeyError:
         number = next(n for n, entry in enumerate(entries) if key not in entry)
         raise HarnessError(f"{where}[{number}].{key}: this key is required and missing") from None
@@ -106,11 +127,15 @@ def integers(values: list[Any], key: str, where: str) -> NDArray[np.int64]:
 
 def unique_ids(entries: Sequence[Mapping[str, Any]], key: str, where: str) -> NDArray[np.int64]:
     """A required column of different whole numbers, int64 [N]. Raises HarnessError naming the first that repeats."""
-    ids = integers(column(entries, key, where), key, where)
-    values, counts = np.unique(ids, return_counts=True)
-    if (counts > 1).any():
-        twice = values[counts > 1][0]
-        raise HarnessError(f"{where}[{np.flatnonzero(ids == twice)[1]}].{key}: {twice} appears twice")
+    return distinct(integers(column(entries, key, where), key, where), key, where)
+
+
+def distinct(ids: NDArray[np.int64], key: str, where: str, mend: str = "") -> NDArray[np.int64]:
+    """Ids that are all different. Raises HarnessError naming the place of the first that repeats."""
+    ordered = np.sort(ids)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(twice):
+        raise HarnessError(f"{where}[{np.flatnonzero(ids == twice[0])[1]}].{key}: {twice[0]} appears twice{mend}")
     return ids
 
 
@@ -160,9 +185,9 @@ def boxes(values: list[Any], where: str) -> NDArray[np.float64]:
 
 def known_ids(values: NDArray[np.int64], known: Collection[int], key: str, meaning: str, where: str) -> None:
     """Raise HarnessError naming the first id of a column that is not known."""
-    unknown = set(np.unique(values).tolist()) - set(known)
-    if unknown:
-        number = int(np.flatnonzero(np.isin(values, list(unknown)))[0])
+    unknown = np.flatnonzero(~np.isin(values, np.fromiter(known, np.int64, len(known))))
+    if len(unknown):
+        number = int(unknown[0])
         raise HarnessError(
             f"{where}[{number}].{key}: {values[number]} is not {meaning}; are these results for another data set or "
             "split?"

@@ -157,6 +157,7 @@ def reduce_lanes(
     weights: NDArray[np.int32],
     average_precision: NDArray[np.float64],
     average_recall: NDArray[np.float64],
+    areas: int,
 ) -> None:
     """Weighted precision and recall of one category under LANES weightings side by side.
 
@@ -175,8 +176,9 @@ def reduce_lanes(
         weights: int32 [images, LANES].
         average_precision: float64 [10, 4, LANES], filled: the sum over 101 recall points (not their mean).
         average_recall: float64 [10, 6, LANES], filled: area all with 1, 10, 100 detections; small, medium, large.
+        areas: For how many area ranges, from all on; those of the others are left as they are.
     """
-    for a in range(AREAS):
+    for a in range(areas):
         first, last = start[a], start[a + 1]
         special = 0
         for i in range(first, last):

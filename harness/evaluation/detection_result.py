@@ -167,7 +167,11 @@ class DetectionResult(Result):
 
     def reduce_main(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
         """AP for int64 [D, N] weightings."""
-        return self.reduce_many(weights)[:, 0]
+        w = self._checked(weights)
+        parts = [np.empty(0)]
+        for positives, precision, _ in self._lanes(w, areas=1):
+            parts.append(_mean_where(precision[:, :, 0].sum(axis=1), positives[:, 0] > 0, THRESHOLDS * kernels.RECALLS))
+        return np.concatenate(parts)[: len(w)]
 
     def reduce_many(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
         """The twelve numbers for many weightings at once.
@@ -217,8 +221,12 @@ class DetectionResult(Result):
             )
         return streams
 
-    def _lanes(self, weights: NDArray[np.int64]) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    def _lanes(
+        self, weights: NDArray[np.int64], areas: int = AREAS
+    ) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
         """For each `LANES` weightings (the last filled up with zeros) what every category counts.
+
+        With fewer area ranges than all, what is yielded of the others has no meaning.
 
         Yields:
             int32 [K, 4, LANES], ground truths that count; float64 [K, 10, 4, LANES], sums over the recall thresholds
@@ -243,7 +251,9 @@ class DetectionResult(Result):
                     precision: NDArray[np.float64] = precision,
                     recall: NDArray[np.float64] = recall,
                 ) -> None:
-                    kernels.reduce_lanes(*streams[k], positives[k], RECALL_THRESHOLDS, lanes, precision[k], recall[k])
+                    kernels.reduce_lanes(
+                        *streams[k], positives[k], RECALL_THRESHOLDS, lanes, precision[k], recall[k], areas
+                    )
 
                 list(pool.map(reduce, longest_first))
                 yield positives, precision, recall
@@ -271,7 +281,7 @@ class DetectionResult(Result):
             return ["small", "medium", "large"], self.reduce_many(weights)[:, 3:6]
         w = self._checked(weights)
         values = np.empty((0, len(self.category_ids)))
-        for positives, precision, _ in self._lanes(w):
+        for positives, precision, _ in self._lanes(w, areas=1):
             one = precision[:, :, 0].sum(axis=1) / (THRESHOLDS * kernels.RECALLS)
             values = np.concatenate([values, np.where(positives[:, 0] > 0, one, np.nan).T])
         return self._labels, values[: len(w)]

@@ -35,6 +35,11 @@ class Result(ABC):
 
     ids: NDArray[np.str_]
 
+    @property
+    def order(self) -> NDArray[np.intp]:
+        """Rank of each image in the order that decides ties between images, intp [N]."""
+        return np.arange(len(self.ids))
+
     @abstractmethod
     def reduce(self, weights: NDArray[np.int64] | None = None) -> dict[str, float]:
         """All numbers of the metric.

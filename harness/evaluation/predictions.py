@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 from numpy.typing import NDArray
@@ -25,12 +26,23 @@ from numpy.typing import NDArray
 from harness.atomic import write_bytes
 from harness.errors import HarnessError
 from harness.evaluation.array_files import read_npz
-from harness.evaluation.columns import column, each_type, entries_of, integers, known_ids, show
+from harness.evaluation.columns import (
+    Id,
+    column,
+    distinct,
+    each_type,
+    entries_of,
+    integers,
+    known_ids,
+    read_typed,
+    show,
+)
 from harness.evaluation.detection_predictions import Detections, read_detections
 from harness.evaluation.label_maps import write_segmentation
 
 __all__ = [
     "Detections",
+    "read_answers",
     "read_classification",
     "read_detections",
     "read_vqa",
@@ -42,6 +54,19 @@ __all__ = [
 
 
 def read_vqa(source: Path | str | Sequence[Mapping[str, Any]], question_ids: Collection[int]) -> dict[int, str]:
+    """Answer by question id: `read_answers` as a mapping."""
+    ids, answers = read_answers(source, question_ids)
+    return dict(zip(ids.tolist(), answers, strict=True))
+
+
+class _Answer(msgspec.Struct, gc=False):
+    question_id: Id
+    answer: str
+
+
+def read_answers(
+    source: Path | str | Sequence[Mapping[str, Any]], question_ids: Collection[int]
+) -> tuple[NDArray[np.int64], list[str]]:
     """Read VQA results.
 
     Args:
@@ -49,22 +74,22 @@ def read_vqa(source: Path | str | Sequence[Mapping[str, Any]], question_ids: Col
         question_ids: Every question that may be answered.
 
     Returns:
-        Answer by question id.
+        In the file's order int64 [Q] question ids, and the answer to each.
 
     Raises:
         HarnessError: A key is missing or of the wrong type, or a question is unknown or answered twice.
     """
-    entries, where = entries_of(source)
-    ids = integers(column(entries, "question_id", where), "question_id", where)
-    answers = column(entries, "answer", where)
-    each_type(answers, "answer", where, (str,), "text")
+    typed = read_typed(Path(source), list[_Answer]) if isinstance(source, (str, Path)) else None
+    if typed is not None:
+        where, ids = f"{source}: ", np.array([one.question_id for one in typed], np.int64)
+        answers = [one.answer for one in typed]
+    else:
+        entries, where = entries_of(source)
+        ids = integers(column(entries, "question_id", where), "question_id", where)
+        answers = column(entries, "answer", where)
+        each_type(answers, "answer", where, (str,), "text")
     known_ids(ids, question_ids, "question_id", "a question of the ground truth", where)
-    values, counts = np.unique(ids, return_counts=True)
-    if (counts > 1).any():
-        value = values[counts > 1][0]
-        number = int(np.flatnonzero(ids == value)[1])
-        raise HarnessError(f"{where}[{number}].question_id: {value} appears twice; answer each question once")
-    return dict(zip(ids.tolist(), answers, strict=True))
+    return distinct(ids, "question_id", where, "; answer each question once"), answers
 
 
 def read_classification(path: Path | str, ids: Sequence[str], classes: int) -> NDArray[Any]:

@@ -30,6 +30,7 @@ __all__ = [
     "images_needed",
     "paired_breakdown",
     "paired_difference",
+    "require_comparable",
     "single_interval",
 ]
 
@@ -273,11 +274,18 @@ def images_needed(difference: PairedDifference) -> int | None:
     return max(difference.images + 1, math.ceil(needed)) if needed < 1e12 else None
 
 
-def _check(results: Sequence[Result], draws: int, sides: Sequence[int] = ()) -> None:
+def require_comparable(results: Sequence[Result], sides: Sequence[int] = ()) -> None:
+    """Refuse results that cannot be resampled together.
+
+    Args:
+        results: All of them.
+        sides: How many belong to each entry.
+
+    Raises:
+        HarnessError: An entry has no results, or they are of different metrics or images, or of no images.
+    """
     if not results or 0 in sides:
         raise HarnessError("resampling: no results were given; at least one per entry is required")
-    if draws < 2:
-        raise HarnessError(f"draws: {draws} is too few; an interval needs at least 2, and 1000 to be steady")
     for other in results[1:]:
         if other.metric != results[0].metric or other.version != results[0].version:
             raise HarnessError(
@@ -292,6 +300,12 @@ def _check(results: Sequence[Result], draws: int, sides: Sequence[int] = ()) -> 
             )
     if not len(results[0].ids):
         raise HarnessError("resampling: the results hold no images")
+
+
+def _check(results: Sequence[Result], draws: int, sides: Sequence[int] = ()) -> None:
+    require_comparable(results, sides)
+    if draws < 2:
+        raise HarnessError(f"draws: {draws} is too few; an interval needs at least 2, and 1000 to be steady")
 
 
 def _reduce(

@@ -20,14 +20,14 @@ from harness.evaluation.arrays import (
     stored_ids,
     within,
 )
-from harness.evaluation.columns import collector_paused, column, each_type, integers, mappings, read_json, unique_ids
+from harness.evaluation.columns import collector_paused
 from harness.evaluation.metric import Result
-from harness.evaluation.predictions import read_vqa
-from harness.evaluation.vqa_text import accuracies_in_thirds, answer_accuracy, normalize_answer
+from harness.evaluation.predictions import read_answers
+from harness.evaluation.vqa_files import HUMAN_ANSWERS, name_of, read_annotations, read_questions
+from harness.evaluation.vqa_text import answer_accuracy, coded_accuracies, normalize_answer
 
 __all__ = ["HUMAN_ANSWERS", "VqaResult", "answer_accuracy", "evaluate", "normalize_answer"]
 
-HUMAN_ANSWERS = 10
 _WHOLE = 3 * HUMAN_ANSWERS  # a question's accuracy is counted in thirtieths
 
 
@@ -58,25 +58,25 @@ def _evaluate(
     results: Path | str | Sequence[Mapping[str, Any]],
     image_ids: Sequence[int] | None,
 ) -> VqaResult:
-    asked, images = _questions(questions)
-    ids, people, answer_types, question_types = _annotations(annotations, asked, images)
-    answers = read_vqa(results, asked.tolist())
+    asked, images = read_questions(questions)
+    annotated = read_annotations(annotations, asked, images)
+    answered, answers = read_answers(results, asked)
     if image_ids is not None:
         wanted = np.unique(np.asarray(image_ids, dtype=np.int64))
         unknown = np.setdiff1d(wanted, images)
         if len(unknown):
-            raise HarnessError(f"image_ids: {unknown[0]} has no question in {_name(questions, 'questions')}")
+            raise HarnessError(f"image_ids: {unknown[0]} has no question in {name_of(questions, 'questions')}")
         kept = np.isin(images, wanted)
         asked, images = asked[kept], images[kept]
-    missing = [question for question in asked.tolist() if question not in answers]
-    if missing:
+    answer_of = _places(answered, asked)
+    missing = np.flatnonzero(answer_of < 0)
+    if len(missing):
         raise HarnessError(
-            f"{_name(results, 'results')}: {len(missing)} of {len(asked)} questions have no answer; the first is "
-            f"question {missing[0]}"
+            f"{name_of(results, 'results')}: {len(missing)} of {len(asked)} questions have no answer; the first is "
+            f"question {asked[missing[0]]}"
         )
-    order = np.argsort(ids)
-    order = order[np.searchsorted(ids, asked, sorter=order)]  # the annotation of each question
-    given = [answers.get(question, "") for question in ids.tolist()]  # without an answer: not asked for
+    order = _places(annotated.ids, asked)
+    given = annotated.texts.of(answers, len(answers))[answer_of]
     numbers, image = np.unique(images, return_inverse=True)
     texts, by_text = sorted_ids([str(number) for number in numbers.tolist()])
     place = np.empty(len(texts), np.int32)
@@ -85,89 +85,28 @@ def _evaluate(
         texts,
         asked,
         place[image],
-        accuracies_in_thirds(given, people)[order],
-        *_coded(answer_types, order),
-        *_coded(question_types, order),
+        coded_accuracies(list(annotated.texts), annotated.people[order], given),
+        *_occurring(annotated.answer_types, annotated.answer_type[order]),
+        *_occurring(annotated.question_types, annotated.question_type[order]),
     )
 
 
-def _questions(source: Path | str | Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Question ids, sorted, and the image of each, int64 [Q]."""
-    where = f"{_name(source, 'questions')}: questions"
-    entries = _list(source, "questions")
-    ids = unique_ids(entries, "question_id", where)
-    images = integers(column(entries, "image_id", where), "image_id", where)
-    order = np.argsort(ids)
-    return ids[order], images[order]
+def _places(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Where each wanted id stands among the ids, which are all different; -1 where it does not."""
+    if not len(ids):
+        return np.full(len(wanted), -1, np.intp)
+    order = np.argsort(ids, kind="stable")
+    place = order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)]
+    return np.where(ids[place] == wanted, place, -1)
 
 
-def _annotations(
-    source: Path | str | Mapping[str, Any], asked: NDArray[np.int64], images: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], list[str], list[str], list[str]]:
-    """In the file's order the question id, the human answers (ten each), the answer type and the question type."""
-    where = f"{_name(source, 'annotations')}: annotations"
-    entries = _list(source, "annotations")
-    ids = unique_ids(entries, "question_id", where)
-    unknown = np.flatnonzero(~np.isin(ids, asked))
-    if len(unknown):
-        raise HarnessError(
-            f"{where}[{unknown[0]}].question_id: {ids[unknown[0]]} is not in the questions file; the two files belong "
-            "to different splits"
-        )
-    if len(ids) < len(asked):
-        lacking = np.setdiff1d(asked, ids)[0]
-        raise HarnessError(f"{where}: question {lacking} of the questions file has no annotation")
-    place = np.searchsorted(asked, ids)
-    stated = [entry.get("image_id", image) for entry, image in zip(entries, images[place].tolist(), strict=True)]
-    other = np.flatnonzero(integers(stated, "image_id", where) != images[place])
-    if len(other):
-        raise HarnessError(
-            f"{where}[{other[0]}].image_id: {stated[other[0]]}, but the questions file has "
-            f"{images[place[other[0]]]}; the two files belong to different splits"
-        )
-    kinds = [column(entries, key, where) for key in ("answer_type", "question_type")]
-    for key, values in zip(("answer_type", "question_type"), kinds, strict=True):
-        each_type(values, key, where, (str,), "text")
-    return ids, _human_answers(column(entries, "answers", where), where), kinds[0], kinds[1]
-
-
-def _human_answers(given: list[Any], where: str) -> list[str]:
-    """The ten texts of each entry, one after the other."""
-    try:
-        texts = [one["answer"] for answers in given for one in answers]
-        if set(map(len, given)) <= {HUMAN_ANSWERS} and set(map(type, texts)) <= {str}:
-            return texts
-    except (TypeError, KeyError, IndexError):
-        pass
-    for number, answers in enumerate(given):
-        if not isinstance(answers, list) or len(answers) != HUMAN_ANSWERS:
-            raise HarnessError(f"{where}[{number}].answers: a list of {HUMAN_ANSWERS} human answers is required")
-        if not all(isinstance(one, Mapping) and isinstance(one.get("answer"), str) for one in answers):
-            raise HarnessError(f"{where}[{number}].answers: every one must have an answer that is text")
-    return [str(one["answer"]) for answers in given for one in answers]
-
-
-def _coded(values: list[str], order: NDArray[np.intp]) -> tuple[NDArray[np.str_], NDArray[np.int32]]:
-    """The different texts, sorted, and the index among them of the values in this order."""
-    place = {name: n for n, name in enumerate(dict.fromkeys(values))}
-    names, codes = np.unique(np.array(list(place), dtype=np.str_), return_inverse=True)
-    used = codes[np.fromiter(map(place.__getitem__, values), np.intp, len(values))[order]]
-    present, index = np.unique(used, return_inverse=True)
-    return names[present], index.astype(np.int32)
-
-
-def _name(source: Any, otherwise: str) -> str:
-    return str(source) if isinstance(source, (str, Path)) else otherwise
-
-
-def _list(source: Path | str | Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    document = read_json(Path(source), "fetch it again") if isinstance(source, (str, Path)) else source
-    entries = document.get(key) if isinstance(document, Mapping) else None
-    if not isinstance(entries, list) or not mappings(entries):
-        raise HarnessError(f"{_name(source, key)}: {key}: a list of entries is required; is this the right file?")
-    if not entries:
-        raise HarnessError(f"{_name(source, key)}: {key}: the list is empty; is this the right file?")
-    return entries
+def _occurring(names: list[str], codes: NDArray[np.int32]) -> tuple[NDArray[np.str_], NDArray[np.int32]]:
+    """The names that occur, sorted, and the index among them of each code."""
+    occurs = np.bincount(codes, minlength=len(names)) > 0
+    present, index = np.unique(np.array(names, dtype=np.str_)[occurs], return_inverse=True)
+    place = np.zeros(len(names), np.int32)
+    place[occurs] = index
+    return present, place[codes]
 
 
 class VqaResult(Result):

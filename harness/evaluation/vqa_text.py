@@ -8,7 +8,7 @@ Question Answering", section 3. The rules are kept with their quirks, because pu
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -107,33 +107,43 @@ def answer_accuracy(answer: str, human_answers: Sequence[str]) -> float:
     Returns:
         A fraction in [0, 1]; with ten people 0, 0.3, 0.6, 0.9 or 1.
     """
-    return float(accuracies_in_thirds([answer], human_answers)[0] / (3 * len(human_answers)))
+    texts = Numbering()
+    people, given = texts.of(human_answers, len(human_answers)), texts.of([answer], 1)
+    return float(coded_accuracies(list(texts), people[None], given)[0] / (3 * len(human_answers)))
 
 
-def accuracies_in_thirds(answers: Sequence[str], people: Sequence[str]) -> NDArray[np.int32]:
+class Numbering(dict[str, int]):
+    """A number for each different text, by first occurrence; the texts in order are its keys."""
+
+    def __missing__(self, text: str) -> int:
+        number = self[text] = len(self)
+        return number
+
+    def of(self, texts: Iterable[str], count: int) -> NDArray[np.int32]:
+        """The number of each of `count` texts, int32 [count]."""
+        return np.fromiter(map(self.__getitem__, texts), np.int32, count)
+
+
+def coded_accuracies(texts: Sequence[str], people: NDArray[np.int32], given: NDArray[np.int32]) -> NDArray[np.int32]:
     """`answer_accuracy` times three times the number of people: whole numbers, so that sums over questions are exact.
 
     Every different text is put into normal form once and then stands for a number.
 
     Args:
-        answers: Q answers.
-        people: The same number of human answers for each, one after the other.
+        texts: All different texts.
+        people: int32 [Q, P], the human answers of each question, indices into `texts`.
+        given: int32 [Q], the answers that are scored, likewise.
 
     Returns:
-        int32 [Q].
+        int32 [Q], 0 to 3 P.
     """
-    if not answers:
-        return np.empty(0, np.int32)
-    texts = [*people, *answers]
-    place = {text: n for n, text in enumerate(dict.fromkeys(texts))}
-    used = np.fromiter(map(place.__getitem__, texts), np.int32, len(texts))
-    clean = [_clean(text) for text in place]
+    clean = [_clean(text) for text in texts]
     plain, normal = _numbered(clean), _numbered([normalize_answer(text) for text in clean])
-    count = len(people) // len(answers)
-    human, given = used[: -len(answers)].reshape(len(answers), count), used[-len(answers) :]
-    agree = (plain[human] == plain[human[:, :1]]).all(axis=1)
-    same = np.where(agree[:, None], plain[human] == plain[given][:, None], normal[human] == normal[given][:, None])
-    matches = same.sum(axis=1, dtype=np.int32)
+    raw = plain[people]
+    agree = (raw == raw[:, :1]).all(axis=1)
+    # where people agree their text counts as it is
+    same = np.where(agree[:, None], raw == plain[given][:, None], normal[people] == normal[given][:, None])
+    matches, count = same.sum(axis=1, dtype=np.int32), people.shape[1]
     # Leaving out one of the m who match leaves m - 1 matches, leaving out one of the others leaves m.
     thirds: NDArray[np.int32] = matches * np.clip(matches - 1, 0, 3) + (count - matches) * np.minimum(matches, 3)
     return thirds.astype(np.int32)
@@ -141,8 +151,7 @@ def accuracies_in_thirds(answers: Sequence[str], people: Sequence[str]) -> NDArr
 
 def _numbered(texts: list[str]) -> NDArray[np.int32]:
     """Equal texts as equal numbers."""
-    place: dict[str, int] = {}
-    return np.array([place.setdefault(text, len(place)) for text in texts], dtype=np.int32)
+    return Numbering().of(texts, len(texts))
 
 
 def _clean(text: str) -> str:

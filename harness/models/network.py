@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from harness.cards import Task
 from harness.data.batches import Batch, VqaBatch
-from harness.models.config import ModelConfig
+from harness.errors import HarnessError
+from harness.models.clip_text import ClipText, open_clip_text
+from harness.models.config import ModelConfig, OwnTextConfig, ZeroShotConfig
 from harness.models.features import Features, FeatureShape
 from harness.models.heads import HEADS
-from harness.models.placeholders import Placeholders, TokenStream
+from harness.models.placeholders import Placeholders, TokenStream, output_site
 from harness.models.sharing import SHARING
 from harness.models.text import TextEncoder
 from harness.registry import look_up
@@ -28,11 +30,13 @@ class TaskSpec:
         task: What is predicted.
         classes: C, number of classes (VQA: of answers).
         words: VQA: size of the question vocabulary.
+        names: Names of the classes, for heads that read them.
     """
 
     task: Task
     classes: int
     words: int = 0
+    names: tuple[str, ...] = ()
 
 
 class MultiTaskNetwork(nn.Module):
@@ -58,24 +62,24 @@ class MultiTaskNetwork(nn.Module):
         sharing = look_up(SHARING, config.sharing.name, "sharing architecture")
         self.shared = sharing(config, looking, pooled_only) if looking else None
         shape = self.shared.shape if self.shared is not None else FeatureShape(config.neck.strides, 0, 0)
-        questioning = {name: spec for name, spec in specs.items() if spec.task == "vqa"}
-        self.text = nn.ModuleDict({name: TextEncoder(config.text, spec.words) for name, spec in questioning.items()})
-        self.heads = nn.ModuleDict()
-        for name, spec in specs.items():
-            head = look_up(HEADS, spec.task, "head")
-            extra = (config.text.width,) if spec.task == "vqa" else ()
-            self.heads[name] = head(getattr(config.heads, spec.task), shape, spec.classes, *extra)
+        self._add_text(config)
+        self.heads = nn.ModuleDict({name: self._head_for(config, shape, spec, name) for name, spec in specs.items()})
 
-        self._sites = dict(self.shared.sites()) if self.shared is not None else {}
-        self._vqa_sites: dict[str, int] = {}
-        for name in questioning:
-            head = self.heads[name]
-            self._vqa_sites |= {TextEncoder.SITE: config.text.width, **head.sites()}  # type: ignore[operator]
+        way = config.placeholders.way
+        self._sites: dict[str, int] = dict(self.shared.sites()) if self.shared is not None else {}
+        self._task_sites: dict[str, dict[str, int]] = {name: {} for name in specs}
+        for name, spec in specs.items():
+            if way == "output":
+                self._task_sites[name] = {output_site(name): spec.classes}
+            elif spec.task == "vqa":
+                self._task_sites[name] = {**self._encoder(name).sites, **self.heads[name].sites}  # type: ignore[dict-item]
         self.placeholders: Placeholders | None = None
         if config.placeholders.count:
+            sites = self._sites | {key: width for own in self._task_sites.values() for key, width in own.items()}
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(torch.initial_seed() + 1)
-                self.placeholders = Placeholders(config.placeholders, self._sites | self._vqa_sites)
+                self.placeholders = Placeholders(config.placeholders, sites, list(specs))
+        self._recomputing = [module for module in self.modules() if hasattr(module, "grad_checkpointing")]
 
     def forward(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
         """Losses of one step: one batch of each task, one call, one backward (the pattern that is exact under DDP).
@@ -85,59 +89,121 @@ class MultiTaskNetwork(nn.Module):
 
         Returns:
             Scalar loss by dataset name.
+
+        Raises:
+            HarnessError: Gradient checkpointing is on.
         """
-        return {name: self._head(name, "loss", features, batches[name]) for name, features in self._encode(batches)}
+        return {name: self._run(name, "loss", features, batches[name]) for name, features in self._encode(batches)}
 
     @torch.no_grad()
     def predict(self, name: str, batch: Batch) -> Any:
         """Predictions of one task; what they are is documented at the head's `predict`."""
         ((_, features),) = self._encode({name: batch})
-        return self._head(name, "predict", features, batch)
+        return self._run(name, "predict", features, batch)
+
+    @torch.no_grad()
+    def prepare(self, name: str) -> None:
+        """Compute what a task's predictions need once for all images: the class texts of a zero-shot head."""
+        if name in self._prompts and self.clip_text is not None:
+            self.clip_text.class_texts(self._prompts[name])
 
     def site_names(self) -> list[str]:
-        """Where placeholder tokens are exchanged, in the order of a forward pass; empty for the plain network."""
-        return [*self._sites, *self._vqa_sites] if self.placeholders is not None else []
+        """Where placeholder tokens come in, in the order of a forward pass; empty for the plain network."""
+        if self.placeholders is None:
+            return []
+        return list(dict.fromkeys([*self._sites, *(site for own in self._task_sites.values() for site in own)]))
 
-    def parameters_by_part(self) -> dict[str, int]:
-        """Number of parameters of the backbone, neck, question encoder, placeholders and each head."""
-        parts: dict[str, nn.Module | None] = {"text": self.text, "placeholders": self.placeholders}
-        if self.shared is not None:
-            parts = {"shared": self.shared, **parts}
-        parts |= {f"head {name}": head for name, head in self.heads.items()}
-        counts = {part: _count(module) for part, module in parts.items() if module is not None}
-        return {part: count for part, count in counts.items() if count}
+    def parts(self) -> dict[str, nn.Module]:
+        """The network in parts that share no parameter: backbone, neck, text, placeholders and each head."""
+        found = dict(self.shared.parts()) if self.shared is not None else {}
+        found["text"] = nn.ModuleList([self.text, *([self.clip_text] if self.clip_text is not None else [])])
+        if self.placeholders is not None:
+            found["placeholders"] = self.placeholders
+        found |= {f"head {name}": head for name, head in self.heads.items()}
+        return {name: module for name, module in found.items() if any(True for _ in module.parameters())}
+
+    def parameters_by_part(self, trainable: bool = False) -> dict[str, int]:
+        """Number of parameters of each part, or of those that are trained."""
+        return {
+            name: sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
+            for name, module in self.parts().items()
+        }
+
+    def _add_text(self, config: ModelConfig) -> None:
+        """Question encoders: one for each VQA data set's vocabulary, or a CLIP tower for all of them."""
+        asking = [name for name, spec in self.specs.items() if spec.task == "vqa"]
+        self.text = nn.ModuleDict()
+        self.clip_text: ClipText | None = None
+        if isinstance(config.text, OwnTextConfig):
+            for name in asking:
+                self.text[name] = TextEncoder(config.text, self.specs[name].words, config.placeholders)
+        head = config.heads.classification
+        self._prompts: dict[str, list[list[str]]] = {}
+        if isinstance(head, ZeroShotConfig):
+            for name, spec in self.specs.items():
+                if spec.task == "classification":
+                    self._prompts[name] = [[t.replace("{}", spoken(one)) for t in head.templates] for one in spec.names]
+        if self._prompts or (asking and not isinstance(config.text, OwnTextConfig)):
+            self.clip_text = open_clip_text(config)
+
+    def _head_for(self, config: ModelConfig, shape: FeatureShape, spec: TaskSpec, name: str) -> nn.Module:
+        options = getattr(config.heads, spec.task)
+        head = look_up(HEADS, options.name, "head")
+        if name in self._prompts:
+            return head(options)
+        if spec.task == "vqa":
+            exchanging = config.placeholders.way == "exchange"
+            return head(options, shape, spec.classes, self._encoder(name).width, exchanging)
+        return head(options, shape, spec.classes)
 
     def _encode(self, batches: Mapping[str, Batch]) -> list[tuple[str, Features | None]]:
+        if any(module.grad_checkpointing for module in self._recomputing):
+            raise HarnessError(
+                "gradient checkpointing: recomputed stages pass by the hooks that read features, and would meet"
+                " placeholder tokens that have moved on; switch it off"
+            )
         seeing = {name: batch for name, batch in batches.items() if not self._is_blind(name)}
         features = self.shared(seeing, self.placeholders) if self.shared is not None and seeing else {}
         return [(name, features.get(name)) for name in batches]
 
-    def _head(self, name: str, method: str, features: Features | None, batch: Batch) -> Any:
+    def _run(self, name: str, method: str, features: Features | None, batch: Batch) -> Any:
         head: Any = self.heads[name]
         call = getattr(head, method)
         stream = features.stream if features is not None else None
-        expected = list(self._sites) if features is not None else []
-        if not isinstance(batch, VqaBatch):
-            result = call(features, batch)
-        else:
+        expected = [*(self._sites if features is not None else ()), *self._task_sites[name]]
+        if isinstance(batch, VqaBatch):
             image = head.positions(features) if features is not None else None
-            stream = self._question_stream(stream, batch)
-            words = self.text[name](batch.words, stream)
-            result = call(image, batch, words, stream)
-            expected += [TextEncoder.SITE, *head.sites()]
+            stream = self._question_stream(name, stream, batch)
+            result = call(image, batch, self._encoder(name)(batch, stream), stream)
+        elif name in self._prompts:
+            result = call(
+                features,
+                batch,
+                self.clip_text.class_texts(  # type: ignore[union-attr]
+                    self._prompts[name]
+                ),
+            )
+        else:
+            result = call(features, batch)
         if stream is not None:
             stream.check(expected)
         return result
 
-    def _question_stream(self, stream: TokenStream | None, batch: VqaBatch) -> TokenStream | None:
+    def _question_stream(self, name: str, stream: TokenStream | None, batch: VqaBatch) -> TokenStream | None:
         """Questions go on with the tokens of their images; without images they start afresh."""
         if self.placeholders is None:
             return None
-        return stream.rows(batch.image_index) if stream is not None else self.placeholders.begin(len(batch.words))
+        if stream is not None:
+            return stream.rows(batch.image_index)
+        return self.placeholders.begin({name: len(batch.words)})
+
+    def _encoder(self, name: str) -> Any:
+        return self.text[name] if name in self.text else self.clip_text  # noqa: SIM401 - no dict
 
     def _is_blind(self, name: str) -> bool:
         return self._blind and self.specs[name].task == "vqa"
 
 
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def spoken(name: str) -> str:
+    """A class name as it stands in a sentence: folder names have underscores for spaces."""
+    return name.replace("_", " ").strip()

@@ -1,13 +1,14 @@
-"""Placeholder tokens: one parameter that every task and modality reads and writes at exchange sites."""
+"""Placeholder tokens: one parameter that every task and modality meets at sites all over the network."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from harness.errors import HarnessError
 from harness.models.attention import attend
 from harness.models.config import PlaceholderConfig
 
@@ -18,16 +19,42 @@ class PlaceholderBank(nn.Module):
     Args:
         count: K > 0, number of tokens.
         width: d, width of a token.
+        tasks: Give each of these T tasks K/T rows of its own instead (the control that takes the sharing away);
+            empty shares all rows. Either way the parameter and its random start are the same.
+        frozen: Keep the random start.
+
+    Raises:
+        HarnessError: K tokens cannot be shared out among T tasks.
     """
 
-    def __init__(self, count: int, width: int) -> None:
+    def __init__(self, count: int, width: int, tasks: Sequence[str] = (), frozen: bool = False) -> None:
         super().__init__()
-        self.tokens = nn.Parameter(torch.empty(count, width))
+        if tasks and count % len(tasks):
+            raise HarnessError(
+                f"model.placeholders.count: {count} tokens cannot be shared out among {len(tasks)} tasks;"
+                f" take a multiple of {len(tasks)}, or sharing: all"
+            )
+        self.tokens = nn.Parameter(torch.empty(count, width), requires_grad=not frozen)
         nn.init.normal_(self.tokens, std=0.02)
+        self._index = {task: index for index, task in enumerate(tasks)}
 
-    def forward(self, batch: int) -> Tensor:
-        """Copies of P that the samples of a batch start from: float [batch, K, d]."""
-        return self.tokens.repeat(batch, 1, 1)
+    def forward(self, samples: int | Mapping[str, int]) -> Tensor:
+        """Copies of P that the samples of a batch start from.
+
+        Args:
+            samples: B; with rows per task, the number of samples of each task, in the order of the batch.
+
+        Returns:
+            float [B, K, d], or [B, K/T, d] with rows per task.
+        """
+        if isinstance(samples, int):
+            if self._index:
+                raise ValueError("tokens of each task's own need the number of samples of every task")
+            return self.tokens.repeat(samples, 1, 1)
+        if not self._index:
+            return self.tokens.repeat(sum(samples.values()), 1, 1)
+        banks = self.tokens.unflatten(0, (len(self._index), -1))
+        return torch.cat([banks[self._index[task]].repeat(count, 1, 1) for task, count in samples.items()])
 
 
 class ExchangeSite(nn.Module):
@@ -80,28 +107,86 @@ class ExchangeSite(nn.Module):
         return features + self.up(written), tokens
 
 
+class Insertion(nn.Linear):
+    """Tokens projected to the width of a transformer's embedding, where they are inserted (VPT; Jia 2022)."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__(width, channels)
+
+
+class LogitShift(nn.Linear):
+    """The mean token projected to a vector of the logits' size; 0 at first.
+
+    On a linear head it is a second bias: nothing should come of it.
+    """
+
+    def __init__(self, outputs: int, width: int) -> None:
+        super().__init__(width, outputs, bias=False)
+        nn.init.zeros_(self.weight)
+
+
 class TokenStream:
     """The tokens Z of one batch on their way through the network. It lives for one forward pass.
 
     Args:
-        sites: The exchange sites by name.
+        sites: What happens at each site, by name.
         tokens: float [B, K, d], the state that the samples start with.
+        visits: How often each site fired so far.
+        task: Dataset name of the samples, once they are one task's.
     """
 
-    def __init__(self, sites: Mapping[str, nn.Module], tokens: Tensor, visits: Counter[str] | None = None) -> None:
+    def __init__(
+        self, sites: Mapping[str, nn.Module], tokens: Tensor, visits: Counter[str] | None = None, task: str = ""
+    ) -> None:
         self._sites = sites
         self.tokens = tokens
         self.visits: Counter[str] = visits if visits is not None else Counter()
+        self.task = task
 
     def exchange(self, site: str, features: Tensor, padding: Tensor | None = None) -> Tensor:
-        """Exchange with features float [B, N, C] at a site; returns the updated features."""
+        """Exchange with features at a site.
+
+        Args:
+            site: Its name.
+            features: float [B, N, C].
+            padding: bool [B, N], True where a feature must not be read.
+
+        Returns:
+            The updated features.
+        """
         self.visits[site] += 1
         features, self.tokens = self._sites[_key(site)](features, self.tokens, padding)
         return features
 
-    def rows(self, rows: slice | Tensor) -> TokenStream:
-        """The stream of some samples of the batch (a slice, or int64 [B'] indices that may repeat)."""
-        return TokenStream(self._sites, self.tokens[rows], Counter(self.visits))
+    def prefix(self, site: str) -> Tensor:
+        """The tokens of each sample as float [B, K, C], to be inserted into a sequence of that width at a site."""
+        self.visits[site] += 1
+        return self._sites[_key(site)](self.tokens)
+
+    def shift(self, logits: Tensor, dim: int = 1) -> Tensor:
+        """With placement ``output``, add the task's learned vector to its logits; otherwise return them as they are.
+
+        Args:
+            logits: float [B, ..., C, ...].
+            dim: Where the C classes are.
+        """
+        site = output_site(self.task)
+        if _key(site) not in self._sites:
+            return logits
+        self.visits[site] += 1
+        vector = self._sites[_key(site)](self.tokens.mean(1))
+        shape = [1] * logits.dim()
+        shape[0], shape[dim] = vector.shape
+        return logits + vector.view(shape)
+
+    def rows(self, rows: slice | Tensor, task: str | None = None) -> TokenStream:
+        """The stream of some samples of the batch.
+
+        Args:
+            rows: A slice, or int64 [B'] indices that may repeat.
+            task: Dataset name of these samples, if they are one task's.
+        """
+        return TokenStream(self._sites, self.tokens[rows], Counter(self.visits), self.task if task is None else task)
 
     def check(self, expected: Iterable[str]) -> None:
         """Assert that every expected site fired exactly once.
@@ -112,33 +197,53 @@ class TokenStream:
         Raises:
             RuntimeError: A site was missed, or visited twice.
         """
+        expected = list(expected)
         if self.visits != Counter(expected):
             wrong = sorted(set(self.visits) | set(expected))
             counts = ", ".join(f"{site} {self.visits[site]}x" for site in wrong)
-            raise RuntimeError(f"placeholder exchange sites must fire exactly once per forward pass, but: {counts}")
+            raise RuntimeError(f"placeholder sites must fire exactly once per forward pass, but: {counts}")
 
 
 class Placeholders(nn.Module):
-    """The bank and all its exchange sites.
+    """The bank and what happens at each of its sites.
 
     Args:
-        config: Sizes; count > 0.
-        sites: Channels C of the features at each site, by site name.
+        config: Sizes and kind; count > 0.
+        sites: By site name the width of what is met there: of features (exchange), of the embedding (insertion), or
+            the number of logits (output).
+        tasks: Dataset names of the submission, in order.
+
+    Raises:
+        HarnessError: The tokens cannot be shared out among the tasks.
     """
 
-    def __init__(self, config: PlaceholderConfig, sites: Mapping[str, int]) -> None:
+    def __init__(self, config: PlaceholderConfig, sites: Mapping[str, int], tasks: Sequence[str] = ()) -> None:
         super().__init__()
-        self.bank = PlaceholderBank(config.count, config.width)
-        self.sites = nn.ModuleDict(
-            {
-                _key(name): ExchangeSite(channels, config.width, config.attention_width, config.heads)
-                for name, channels in sites.items()
-            }
-        )
+        own = tasks if config.sharing == "per_task" else ()
+        self.bank = PlaceholderBank(config.count, config.width, own, config.frozen)
+        self.sites = nn.ModuleDict({_key(name): _site(config, channels) for name, channels in sites.items()})
 
-    def begin(self, batch: int) -> TokenStream:
-        """A fresh stream for `batch` samples."""
-        return TokenStream(dict(self.sites.items()), self.bank(batch))
+    def begin(self, samples: int | Mapping[str, int]) -> TokenStream:
+        """A fresh stream.
+
+        Args:
+            samples: B, or the number of samples of each task in the order of the batch.
+        """
+        task = next(iter(samples)) if isinstance(samples, Mapping) and len(samples) == 1 else ""
+        return TokenStream(dict(self.sites.items()), self.bank(samples), task=task)
+
+
+def output_site(task: str) -> str:
+    """Name of the site at the logits of a task."""
+    return f"output.{task}"
+
+
+def _site(config: PlaceholderConfig, channels: int) -> nn.Module:
+    if config.way == "insert":
+        return Insertion(channels, config.width)
+    if config.way == "output":
+        return LogitShift(channels, config.width)
+    return ExchangeSite(channels, config.width, config.attention_width, config.heads)
 
 
 def _key(site: str) -> str:

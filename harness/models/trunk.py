@@ -22,7 +22,7 @@ class Trunk(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         backbone = look_up(BACKBONES, config.backbone.library, "backbone library")
-        self.backbone = backbone(config.backbone, config.neck.strides, config.placeholders.stages)
+        self.backbone = backbone(config.backbone, config.neck.strides, config.placeholders)
         channels = [self.backbone.channels[stride] for stride in config.neck.strides]
         self.neck = FeaturePyramidNetwork(channels, config.neck.channels)
         self.shape = FeatureShape(config.neck.strides, config.neck.channels, self.backbone.pooled_width)
@@ -38,8 +38,8 @@ class Trunk(nn.Module):
             pyramids: For how many of the images, from the first on, the feature pyramid is needed.
             contents: int64 [B, 2], sizes of the images without padding, or None.
         """
-        encoded = self.backbone(images, stream, contents)
+        encoded = self.backbone(images, stream, contents, pyramids)
         levels: dict[str, Tensor] = {}
         if pyramids:
-            levels = self.neck({str(stride): level[:pyramids] for stride, level in encoded.maps.items()})
+            levels = self.neck({str(stride): level for stride, level in encoded.maps.items()})
         return Features({int(stride): level for stride, level in levels.items()}, encoded.pooled, stream)

@@ -28,12 +28,15 @@ class OptimizerConfig(Section):
         learning_rate: The peak of the schedule.
         weight_decay: Not applied to biases, norms, position embeddings and placeholder tokens.
         momentum: SGD only.
+        layer_decay: Each stage of the backbone (block of a plain transformer) learns at this share of the rate of the
+            one after it; 1 means all learn alike.
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
 
 
 class ScheduleConfig(Section):

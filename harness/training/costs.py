@@ -32,12 +32,14 @@ def macs_per_image(network: MultiTaskNetwork, name: str, data: TaskData) -> int:
             image_index=batch.image_index[one],
             words=batch.words[one],
             targets=batch.targets[one],
+            texts=batch.texts[one],
         )
     training = network.training
     device = next(network.parameters()).device
     state = torch.get_rng_state()
     network.eval()
     try:
+        network.prepare(name)
         with FlopCounterMode(display=False) as counter:
             network.predict(name, batch.to(device))
     finally:

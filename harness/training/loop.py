@@ -136,7 +136,7 @@ def train(
         while progress.step < steps:
             rate = learning_rate(config.schedule, config.optimizer.learning_rate, progress.step, steps)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["scale"]
             tasks = regime(progress.step, steps, list(data))
             step_batches = {name: next(batches[name]).to(engine.device) for name in tasks}
             losses: dict[str, Tensor] = model(step_batches)

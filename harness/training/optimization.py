@@ -3,32 +3,78 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 
+from harness.errors import HarnessError
+from harness.models.backbones.base import ImageBackbone
+from harness.models.placeholders import PlaceholderBank
 from harness.training.config import OptimizerConfig, ScheduleConfig
+
+# As timm, torchvision, open_clip and this package name position embeddings and learned tokens of a sequence.
+_POSITIONS = re.compile(
+    r"(pos_embed\w*|pos_embedding|positional_embedding|position_embedding\w*|positions|relative_position_bias_table"
+    r"|rel_pos\w*|(cls|class|dist|reg|register)_token\w*|class_embedding|cls_emb|latent)$"
+)
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD with weight decay on matrices and kernels only.
+    """AdamW or SGD over the weights that are trained, in groups of equal weight decay and learning rate.
 
-    Vectors (biases, norms), embeddings of words and positions, and placeholder tokens are not decayed, as is
-    customary.
+    Only matrices and kernels decay; vectors (biases, norms), embeddings of words and positions, class and register
+    tokens, relative position biases and placeholder tokens do not, as is customary.
+
+    With ``layer_decay`` γ a weight at depth i of a backbone whose greatest depth is L learns at γ^(L - i) of the rate,
+    and everything outside the backbone at the rate itself (Bao 2022, BEiT). Each group's factor is its ``scale``, which
+    whoever sets the learning rate must multiply it with.
+
+    Raises:
+        HarnessError: Nothing is left to train.
     """
-    free = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+    undecayed, scales = _undecayed(model), _scales(model, config.layer_decay)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        exempt = parameter.dim() <= 1 or id(parameter) in free or name.endswith(("positions", "bank.tokens"))
-        (plain if exempt else decayed).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        if parameter.requires_grad:
+            exempt = parameter.dim() <= 1 or id(parameter) in undecayed or _POSITIONS.search(name)
+            key = (0.0 if exempt else config.weight_decay, scales.get(id(parameter), 1.0))
+            groups.setdefault(key, []).append(parameter)
+    if not groups:
+        raise HarnessError("model: every weight is frozen, so there is nothing to train; set model.backbone.frozen")
+    # In a fixed order: decayed before undecayed, the deepest layers first.
+    ordered = sorted(groups.items(), key=lambda item: (-(item[0][0] > 0), -item[0][1]))
+    settings = [
+        {"params": members, "weight_decay": decay, "scale": scale, "lr": config.learning_rate * scale}
+        for (decay, scale), members in ordered
     ]
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+        momentum = config.momentum
+        return torch.optim.SGD(settings, lr=config.learning_rate, momentum=momentum, nesterov=momentum > 0)
+    return torch.optim.AdamW(settings, lr=config.learning_rate, fused=True)
+
+
+def _undecayed(model: nn.Module) -> set[int]:
+    """Ids of weights that their modules declare to be no matrices in spirit."""
+    found = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    for module in model.modules():
+        if isinstance(module, PlaceholderBank):
+            found |= {id(parameter) for parameter in module.parameters()}
+        if isinstance(module, ImageBackbone):
+            declared: Iterable[str] = getattr(module.body, "no_weight_decay", set)()
+            found |= {id(p) for name, p in module.body.named_parameters() if name in declared}
+    return found
+
+
+def _scales(model: nn.Module, decay: float) -> dict[int, float]:
+    """Factor of the learning rate by id of a backbone's weight."""
+    scales: dict[int, float] = {}
+    for module in model.modules():
+        if isinstance(module, ImageBackbone) and decay < 1:
+            depth, greatest = module.layers()
+            scales |= {id(p): decay ** (greatest - depth[name]) for name, p in module.body.named_parameters()}
+    return scales
 
 
 def learning_rate(config: ScheduleConfig, peak: float, step: int, steps: int) -> float:

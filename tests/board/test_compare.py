@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from harness.board.records import Cost
 from harness.errors import HarnessError
 
 
-def paired(difference: float, low: float, high: float, needed: int | None = None) -> Paired:
+def paired(difference: float, low: float, high: float, needed: int | None = None, p: float = 0.03) -> Paired:
     return Paired(
-        difference=difference, low=low, high=high, p_value=0.5, images=500, images_needed=needed, paired_seeds=True
+        difference=difference, low=low, high=high, p_value=p, images=500, images_needed=needed, paired_seeds=True
     )
 
 
@@ -43,7 +44,18 @@ def test_delta_m_is_the_mean_relative_change_in_percent_and_higher_is_better() -
             "A and B cannot be told apart with 500 images (+1.0 points, 95% interval [+0.1, +3.0]); "
             "the interval alone excludes 0, but not after correction for the number of tasks",
         ),
-        (paired(0.0, 0.0, 0.0), 1.0, "A and B have the same outcome on each of the 500 images"),
+        (
+            paired(0.01, 0.001, 0.03, p=0.06),
+            0.06,
+            "A and B cannot be told apart with 500 images (+1.0 points, 95% interval [+0.1, +3.0]); "
+            "the interval excludes 0, but the test of the difference (p = 0.06) does not",
+        ),
+        (
+            paired(0.01, -0.001, 0.03),
+            0.03,
+            "A is better by 1.0 points [-0.1, 3.0]; the interval includes 0, but the test of the difference is decided",
+        ),
+        (paired(0.0, 0.0, 0.0, p=1.0), 1.0, "A and B have the same outcome on each of the 500 images"),
     ],
 )
 def test_a_verdict_says_who_is_better_by_how_much_or_what_it_would_take(outcome: Paired, p: float, says: str) -> None:
@@ -68,6 +80,33 @@ def test_a_clear_difference_is_told_with_its_values_and_its_delta_m(builder: Any
     assert (result.cost_a["steps"], result.cost_b["steps"], result.cost_a["parameters"]) == (100, 50, None)
     assert not any("single seed" in sentence for sentence in result.verdict)
     assert json.loads(json.dumps(result.to_json()))["a"] == result.a
+
+
+def test_p_is_that_of_swapping_images_and_says_so(builder: Any) -> None:
+    # the two differ on 30 images, 20 to 10: swapping those is 30 tosses of a coin, of which 20 or more on one side
+    a, b = np.ones(100, bool), np.ones(100, bool)
+    a[:10], b[10:30] = False, False
+    builder.add("a", {"one": a})
+    builder.add("b", {"one": b})
+    task = compare(builder.board, "a", "b", draws=4000).tasks[0]
+    exact = sum(math.comb(30, k) for k in range(31) if abs(k - 15) >= 5) / 2**30
+    assert task.paired.p_value == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 4000))
+    assert task.p_holm == task.paired.p_value
+    assert task.p_method == "permutation, 4,000 random swaps of images"
+
+
+def test_p_of_several_seeds_does_not_forget_how_they_scatter(builder: Any, right: Any) -> None:
+    for seed, correct in enumerate((20, 60, 100)):
+        builder.add("a", {"one": right(correct, 200)}, seed=seed)
+        builder.add("b", {"one": right(120 - correct - 30, 200)}, seed=seed)
+        builder.add("c", {"one": right(50, 200)}, seed=seed)
+    builder.add("c", {"one": right(50, 200)}, seed=3)
+    paired, unpaired = (compare(builder.board, "a", name).tasks[0] for name in ("b", "c"))
+    assert paired.paired.p_value > 0.3  # swaps of images alone would give 0.001: seeds differ by -30, 30 and 90 images
+    assert paired.p_method.endswith(
+        "random swaps of images in 3 paired seeds, and at least that of the two-level bootstrap"
+    )
+    assert unpaired.p_method == "two-level bootstrap, because 3 and 4 seeds cannot be paired"
 
 
 def test_turning_a_comparison_around_turns_its_signs(builder: Any, right: Any) -> None:

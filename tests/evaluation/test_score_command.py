@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import zipfile
@@ -128,6 +129,149 @@ def test_bad_boxes(score: Score, tmp_path: Path, make: Callable[[], Any], words:
     code, said = score("detection", written(tmp_path / "boxes.json", make()))
     assert (code, words in said, said.count("\n")) == (2, True, 1), said
     assert said.startswith(f"error: {tmp_path / 'boxes.json'}")
+
+
+def columns(entries: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
+    """The entries as arrays, some of them replaced by a function of themselves."""
+    arrays = {key: np.array([one[key] for one in entries]) for key in entries[0]}
+    return arrays | {key: change(arrays[key]) for key, change in changes.items()}
+
+
+def last(value: Any) -> Callable[[Any], Any]:
+    """A copy of an array with another last entry."""
+
+    def change(array: Any) -> Any:
+        changed = array.astype(np.result_type(array, value))
+        changed[-1] = value
+        return changed
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image_id": last(10**9)}, "].image_id: 1000000000 is not an image of the ground truth"),
+        ({"category_id": last(77)}, "].category_id: 77 is not a category of the ground truth"),
+        ({"image_id": lambda ids: ids.astype(float)}, "image_id: shape [{n}] and dtype float64 where whole numbers"),
+        ({"score": last(np.nan)}, "score[{last}]: nan is not finite, or too large"),
+        ({"score": last(np.inf)}, "score[{last}]: inf is not finite, or too large"),
+        ({"score": lambda scores: scores[:-1]}, "score: shape [{last}] and dtype float64 where numbers [{n}] are"),
+        ({"bbox": last(np.nan)}, "bbox[{last}]: nan is not finite, or too large"),
+        ({"bbox": lambda boxes: boxes[:, :3]}, "bbox: shape [{n}, 3] and dtype float64 where numbers [{n}, 4] are"),
+        ({"bbox": last(-3)}, "has a negative side"),
+        ({"bbox": lambda boxes: np.c_[boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]}, "they seem to be corners"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["npz", "parquet"])
+def test_bad_boxes_in_arrays(
+    score: Score, tmp_path: Path, ending: str, changes: dict[str, Callable[[Any], Any]], words: str
+) -> None:
+    arrays = columns(boxes(), **changes)
+    path = tmp_path / f"boxes.{ending}"
+    if ending == "npz":
+        np.savez(path, **arrays)
+    elif len({len(array) for array in arrays.values()}) == 1:
+        pyarrow = pytest.importorskip("pyarrow")
+        table = pyarrow.table({key: array.tolist() for key, array in arrays.items()})
+        pytest.importorskip("pyarrow.parquet").write_table(table, path)
+    else:
+        return  # a table's columns have one length
+    code, said = score("detection", path)
+    number = len(arrays["image_id"])
+    expected = words.format(n=number, last=number - 1)
+    assert (code, expected in said, said.count("\n")) == (2, True, 1), said
+    assert said.startswith(f"error: {path}")
+
+
+def pickled(path: Path) -> None:
+    np.savez(path, **columns(boxes(), score=lambda scores: scores.astype(object)))
+
+
+def without_scores(path: Path) -> None:
+    np.savez(path, **{key: array for key, array in columns(boxes()).items() if key != "score"})
+
+
+def cut_short(path: Path) -> None:
+    np.savez(path, **columns(boxes()))
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def bomb(path: Path) -> None:
+    """Some hundred kilobytes that unpack to gigabytes."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<i8", "fortran_order": False, "shape": (1 << 30,)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("image_id.npy", header.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (pickled, "not a valid NPZ file of plain arrays (score holds Python objects); write it again"),
+        (without_scores, "score: this array is required and missing"),
+        (cut_short, "not a valid NPZ file of plain arrays"),
+        (bomb, "image_id states 8,589,934,592 bytes in a file of 128"),
+        (lambda path: path.write_bytes(b""), "not a valid NPZ file of plain arrays"),
+    ],
+)
+def test_bad_npz(score: Score, tmp_path: Path, make: Callable[[Path], Any], words: str) -> None:
+    make(tmp_path / "boxes.npz")
+    code, said = score("detection", tmp_path / "boxes.npz")
+    assert (code, words in said, said.count("\n")) == (2, True, 1), said
+
+
+def test_bad_parquet(score: Score, tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "boxes.parquet"
+    good = {key: array.tolist() for key, array in columns(boxes()).items()}
+    for content, words in (
+        ({key: values for key, values in good.items() if key != "score"}, "score: this column is required and missing"),
+        (good | {"score": [*good["score"][:-1], None]}, "score: holds empty cells; every row needs a value"),
+        (good | {"bbox": [*good["bbox"][:-1], [1.0, 2.0]]}, "bbox: holds lists of 2 to 4 numbers; one length"),
+    ):
+        parquet.write_table(pyarrow.table(content), path)
+        code, said = score("detection", path)
+        assert (code, words in said, said.count("\n")) == (2, True, 1), said
+    parquet.write_table(pyarrow.table(good), path)
+    path.write_bytes(path.read_bytes()[:-50])
+    code, said = score("detection", path)
+    assert (code, "not a valid Parquet file" in said, said.count("\n")) == (2, True, 1), said
+
+
+def gaps(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use a copy of the data whose category ids are 3, 13, 23 and so on."""
+    shutil.copytree(path_of("detection", "annotations").parents[2], cache / "shapes-v1")
+    monkeypatch.setenv("HARNESS_CACHE", str(cache))
+    path = path_of("detection", "annotations")
+    truth = json.loads(path.read_text())
+    for entries, key in ((truth["categories"], "id"), (truth["annotations"], "category_id")):
+        for n, one in enumerate(entries):
+            entries[n] = one | {key: 10 * one[key] + 3}
+    written(path, truth)
+
+
+@pytest.mark.parametrize("ending", ["json", "npz", "parquet"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_categories_numbered_without_gaps_where_the_ground_truth_has_gaps(
+    score: Score, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, first: int
+) -> None:
+    gaps(tmp_path / "cache", monkeypatch)
+    found = boxes()
+    place = {known: n for n, known in enumerate(sorted({one["category_id"] for one in found}), start=first)}
+    found = [one | {"category_id": place[one["category_id"]]} for one in found]
+    path = tmp_path / f"boxes.{ending}"
+    if ending == "json":
+        written(path, found)
+    elif ending == "npz":
+        np.savez(path, **columns(found))
+    else:
+        pyarrow = pytest.importorskip("pyarrow")
+        table = pyarrow.table({key: array.tolist() for key, array in columns(found).items()})
+        pytest.importorskip("pyarrow.parquet").write_table(table, path)
+    code, said = score("detection", path)
+    assert (code, said.count("\n")) == (2, 1), said
+    assert f"from {first} without gaps, where the ground truth's own ids are required" in said
 
 
 @pytest.mark.parametrize(

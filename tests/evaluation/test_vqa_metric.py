@@ -250,12 +250,87 @@ def test_merged_shards_equal_the_whole_even_when_they_overlap(seed: int, cut: in
     assert VqaResult.from_statistics(merged.statistics).per_class() == whole.per_class()
 
 
-def test_files_and_loaded_objects_give_the_same(tmp_path: Path) -> None:
-    paths = []
-    for name, content in zip(("questions", "annotations", "results"), data(), strict=True):
-        paths.append(tmp_path / f"{name}.json")
-        paths[-1].write_text(json.dumps(content))
-    assert evaluate(*paths).accuracy == evaluate(*data()).accuracy
+def written(folder: Path, contents: Any) -> list[Path]:
+    paths = [folder / f"{name}.json" for name in ("questions", "annotations", "results")]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return paths
+
+
+def restated(questions: Any, annotations: Any, results: Any) -> float:
+    answer = {entry["question_id"]: entry["answer"] for entry in results}
+    each = [
+        restated_accuracy(answer[entry["question_id"]], [one["answer"] for one in entry["answers"]])
+        for entry in annotations["annotations"]
+    ]
+    return 100 * float(np.mean(each))
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    texts=st.lists(TEXTS | st.text(max_size=5), min_size=3, max_size=3),
+    spread=st.lists(st.integers(0, 2), min_size=33, max_size=33),
+)
+def test_files_loaded_objects_and_the_restated_rules_give_the_same(
+    texts: list[str], spread: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    questions, annotations, results = data(questions=3)
+    for n, entry in enumerate(annotations["annotations"]):
+        for i, one in enumerate(entry["answers"]):
+            one["answer"] = texts[spread[10 * n + i]]
+    for n, one in enumerate(results):
+        one["answer"] = texts[spread[30 + n]]
+    contents = (questions, annotations, results[::-1])
+    found = evaluate(*written(tmp_path_factory.mktemp("vqa"), contents))
+    assert {k: v.tolist() for k, v in found.statistics.items()} == {
+        k: v.tolist() for k, v in evaluate(*contents).statistics.items()
+    }
+    assert found.accuracy == pytest.approx(restated(*contents), abs=1e-9)
+
+
+def test_an_unusual_file_that_is_valid_gives_the_same(tmp_path: Path) -> None:
+    questions, annotations, results = data()
+    expected = evaluate(questions, annotations, results).per_class()
+    for entry in annotations["annotations"][::2]:
+        del entry["image_id"]  # the questions file has it
+    assert evaluate(*written(tmp_path, (questions, annotations, results))).per_class() == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda q, a, r: r[3].update(answer=7), r"results.json: \[3\].answer: 7 is not text"),
+        (lambda q, a, r: r[3].update(question_id=1.0), r"results.json: \[3\].question_id: 1.0 is not a whole number"),
+        (lambda q, a, r: r.append(r[0]), r"results.json: \[11\].question_id: \d+ appears twice; answer each"),
+        (lambda q, a, r: r.append({"question_id": 2**63, "answer": "x"}), r"is not a whole number below 2\*\*63"),
+        (lambda q, a, r: a["annotations"][2]["answers"].pop(), r"annotations\[2\].answers: a list of 10 human answers"),
+        (lambda q, a, r: a["annotations"][2]["answers"][9].update(answer=None), r"\[2\].answers: every one must have"),
+        (lambda q, a, r: a["annotations"][2].update(image_id=None), r"annotations\[2\].image_id: None is not a whole"),
+        (lambda q, a, r: a["annotations"][2].update(image_id=77), "the two files belong to different splits"),
+        (lambda q, a, r: a["annotations"][2].update(question_type=3), r"annotations\[2\].question_type: 3 is not text"),
+        (lambda q, a, r: a["annotations"].append(a["annotations"][0]), r"annotations\[11\].question_id: \d+ appears"),
+        (lambda q, a, r: a["annotations"].pop(), "has no annotation"),
+        (
+            lambda q, a, r: q["questions"][1].update(image_id=True),
+            r"questions\[1\].image_id: True is not a whole number",
+        ),
+        (lambda q, a, r: q["questions"].clear(), "the list is empty"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_sentence_that_names_the_place(tmp_path: Path, change: Any, words: str) -> None:
+    contents = data()
+    change(*contents)
+    with pytest.raises(HarnessError, match=words):
+        evaluate(*written(tmp_path, contents))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_a_file_that_is_cut_short_is_refused_by_its_name(tmp_path: Path, cut: int) -> None:
+    contents: list[Any] = list(data())
+    contents[cut] = json.dumps(contents[cut])[:-4]
+    paths = written(tmp_path, contents)
+    with pytest.raises(HarnessError, match=f"^{re.escape(str(paths[cut]))}: not valid JSON"):
+        evaluate(*paths)
 
 
 @pytest.mark.parametrize(

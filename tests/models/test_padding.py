@@ -37,8 +37,6 @@ def test_a_position_is_padding_when_it_begins_beyond_the_content() -> None:
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_vit"])
 def test_what_lies_in_the_padding_has_no_influence(name: str) -> None:
-    if name == "test_vit":
-        pytest.skip("plain transformers have one stride only and get their pyramid later")
     network = build(name)
     batch = replace(batches()["s"], contents=torch.tensor([[40, 64], [64, 24]]))
     other = batch.images.clone()

@@ -1,11 +1,16 @@
-"""Placeholder tokens: parameter count, the exact no-op, the control, and that every site fires once."""
+"""Placeholder tokens: parameter counts, the exact no-op, the controls, and that every site fires once."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from tests_support import batches, document
+from torch import nn
 
+from harness.errors import HarnessError
 from harness.models.config import ModelConfig, PlaceholderConfig
 from harness.models.network import MultiTaskNetwork, TaskSpec
 from harness.models.placeholders import ExchangeSite, PlaceholderBank, Placeholders, TokenStream
@@ -19,9 +24,10 @@ SPECS = {
 }
 
 
-def network(count: int, seed: int = 0, **backbone: object) -> MultiTaskNetwork:
+def network(count: int, seed: int = 0, placeholders: dict[str, Any] | None = None, **backbone: Any) -> MultiTaskNetwork:
     model = document(count)["model"]
     model["backbone"] |= backbone
+    model["placeholders"] |= placeholders or {}
     torch.manual_seed(seed)
     return MultiTaskNetwork(ModelConfig.model_validate(model), SPECS)
 
@@ -93,11 +99,89 @@ def test_a_site_that_is_missed_or_visited_twice_is_an_error() -> None:
 
 
 def test_a_backbone_whose_hooks_do_not_fire_is_noticed() -> None:
-    net = network(4)
-    for module in net.shared.modules():  # type: ignore[union-attr]
-        module._forward_hooks.clear()
-    with pytest.raises(RuntimeError, match="exactly once"):
+    model = document(4)["model"] | {"neck": {"channels": 32, "strides": [8]}}
+    net = MultiTaskNetwork(ModelConfig.model_validate(model), SPECS)
+    net.shared.trunk.backbone.body.layer3._forward_hooks.clear()  # type: ignore[union-attr]
+    with pytest.raises(RuntimeError, match=r"exactly once .* backbone.layer3 0x"):
         net(batches())
+
+
+def test_gradient_checkpointing_is_refused_where_it_would_pass_by_the_sites() -> None:
+    net = network(4)
+    net.shared.trunk.backbone.body.set_grad_checkpointing(True)  # type: ignore[union-attr]
+    with pytest.raises(HarnessError, match=r"gradient checkpointing: .* switch it off"):
+        net(batches())
+
+
+def test_with_rows_per_task_every_task_has_tokens_of_its_own() -> None:
+    net = network(8, placeholders={"sharing": "per_task"}).eval()  # in training, batch statistics join the tasks
+    assert net.placeholders is not None
+    assert net.placeholders.begin({"c": 2, "v": 1}).tokens.shape == (3, 2, 16)
+    for site in net.placeholders.sites.values():
+        nn.init.normal_(site.up.weight, std=0.1)
+    losses = net(batches())
+    for index, name in enumerate(SPECS):
+        (gradient,) = torch.autograd.grad(losses[name], net.placeholders.bank.tokens, retain_graph=True)
+        used = [row for row in range(8) if gradient[row].abs().sum() > 0]
+        assert used == [2 * index, 2 * index + 1]
+
+
+def test_rows_per_task_start_from_the_same_numbers_as_shared_ones() -> None:
+    shared, apart = network(4).state_dict(), network(4, placeholders={"sharing": "per_task"}).state_dict()
+    assert list(shared) == list(apart)
+    assert all(torch.equal(shared[name], apart[name]) for name in shared)
+
+
+def test_tokens_that_cannot_be_shared_out_among_the_tasks_are_refused() -> None:
+    with pytest.raises(HarnessError, match="6 tokens cannot be shared out among 4 tasks; take a multiple of 4"):
+        network(6, placeholders={"sharing": "per_task"})
+
+
+def test_frozen_tokens_stay_as_they_were_drawn_while_their_sites_learn() -> None:
+    net = network(4, placeholders={"frozen": True})
+    assert net.placeholders is not None
+    bank = net.placeholders.bank.tokens
+    assert torch.equal(bank, network(4).placeholders.bank.tokens)  # type: ignore[union-attr]
+    torch.stack(list(net(batches()).values())).sum().backward()
+    assert bank.grad is None
+    assert not bank.requires_grad
+    assert all(site.up.weight.grad.abs().sum() > 0 for site in net.placeholders.sites.values())
+
+
+def test_an_insertion_is_the_projected_tokens_of_each_sample() -> None:
+    config = PlaceholderConfig(count=2, width=4, mechanism="prefix_shallow")
+    placeholders = Placeholders(config, {"a.b": 6})
+    stream = placeholders.begin(3)
+    inserted = stream.prefix("a.b")
+    expected = placeholders.bank.tokens @ placeholders.sites["a/b"].weight.T + placeholders.sites["a/b"].bias
+    assert inserted.shape == (3, 2, 6)
+    torch.testing.assert_close(inserted[2], expected)
+    stream.check(["a.b"])
+
+
+def test_at_the_output_each_task_has_a_vector_of_its_own_that_is_a_second_bias() -> None:
+    net = network(4, placeholders={"placement": "output"})
+    assert net.placeholders is not None
+    assert net.site_names() == ["output.c", "output.d", "output.s", "output.v"]
+    net.eval()
+    before = net.predict("c", batches()["c"])
+    nn.init.normal_(net.placeholders.sites["output/c"].weight)
+    after = net.predict("c", batches()["c"])
+    vector = net.placeholders.bank.tokens.mean(0) @ net.placeholders.sites["output/c"].weight.T
+    torch.testing.assert_close(after - before, vector.expand(3, 5), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(after, before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"placement": "output", "mechanism": "prefix_deep"}, "placement output has no place for them"),
+        ({"placement": "input", "mechanism": "prefix_deep"}, "enters at every block"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PlaceholderConfig(**changes)
 
 
 @pytest.mark.parametrize("batch_norm", ["shared", "per_task"])
@@ -154,9 +238,7 @@ def test_tokens_of_a_sample_do_not_depend_on_the_other_samples() -> None:
         torch.nn.init.normal_(site.up.weight, std=0.1)
     batch = batches()["c"]
     whole = net.predict("c", batch)
-    import dataclasses
-
-    part = dataclasses.replace(batch, ids=batch.ids[:1], images=batch.images[:1], sizes=batch.sizes[:1])
+    part = replace(batch, ids=batch.ids[:1], images=batch.images[:1], sizes=batch.sizes[:1])
     torch.testing.assert_close(net.predict("c", part), whole[:1])
 
 

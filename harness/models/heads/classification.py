@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.data.batches import ClassificationBatch
-from harness.models.config import ClassificationHeadConfig
+from harness.models.config import LinearConfig
 from harness.models.features import Features, FeatureShape
 
 
-class ClassificationHead(nn.Module):
-    """Cross-entropy over C classes.
+class LinearHead(nn.Module):
+    """Classification: a linear layer on the pooled feature, cross-entropy.
 
     Args:
         config: Options.
@@ -19,7 +19,7 @@ class ClassificationHead(nn.Module):
         classes: C.
     """
 
-    def __init__(self, config: ClassificationHeadConfig, shape: FeatureShape, classes: int) -> None:
+    def __init__(self, config: LinearConfig, shape: FeatureShape, classes: int) -> None:
         super().__init__()
         self.label_smoothing = config.label_smoothing
         self.dropout = nn.Dropout(config.dropout)
@@ -31,4 +31,5 @@ class ClassificationHead(nn.Module):
 
     def predict(self, features: Features, batch: ClassificationBatch) -> Tensor:
         """Logits, float [B, C]."""
-        return self.linear(self.dropout(features.pooled))
+        logits = self.linear(self.dropout(features.pooled))
+        return features.stream.shift(logits) if features.stream is not None else logits

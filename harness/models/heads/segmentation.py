@@ -1,20 +1,46 @@
-"""Segmentation head: pyramid levels summed at the finest stride, then torchvision's FCN head."""
+"""Segmentation: what its heads share, and the plain one: levels summed, then torchvision's FCN head."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
 
 from harness.data.batches import SegmentationBatch
-from harness.models.config import SegmentationHeadConfig
+from harness.models.config import FcnConfig
 from harness.models.features import Features, FeatureShape
 
 IGNORE = 255
 
 
-class FcnHead(nn.Module):
-    """Per-pixel cross-entropy over C classes, pixels labelled 255 ignored (FCN, Long 2015; sum as in Kirillov 2019).
+class SegmentationHead(nn.Module, ABC):
+    """Per-pixel cross-entropy over C classes, pixels labelled 255 ignored."""
+
+    @abstractmethod
+    def logits(self, features: Features, batch: SegmentationBatch) -> Tensor:
+        """Logits at the finest level, float [B, C, h, w]."""
+
+    def loss(self, features: Features, batch: SegmentationBatch) -> Tensor:
+        """Mean cross-entropy over labelled pixels, a scalar; 0 when a batch has none."""
+        logits = self._resized(features, batch, batch.masks)
+        total = F.cross_entropy(logits, batch.masks, ignore_index=IGNORE, reduction="sum")
+        return total / (batch.masks != IGNORE).sum().clamp(min=1)
+
+    def predict(self, features: Features, batch: SegmentationBatch) -> Tensor:
+        """Logits at the size of the batch's images, padding included: float [B, C, H, W]."""
+        return self._resized(features, batch, batch.images)
+
+    def _resized(self, features: Features, batch: SegmentationBatch, like: Tensor) -> Tensor:
+        logits = self.logits(features, batch)
+        if features.stream is not None:
+            logits = features.stream.shift(logits)
+        return F.interpolate(logits, like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class FcnHead(SegmentationHead):
+    """Segmentation: pyramid levels summed at the finest, then FCN (Long 2015; sum as in Kirillov 2019).
 
     Args:
         config: Options.
@@ -22,23 +48,14 @@ class FcnHead(nn.Module):
         classes: C.
     """
 
-    def __init__(self, config: SegmentationHeadConfig, shape: FeatureShape, classes: int) -> None:
+    def __init__(self, config: FcnConfig, shape: FeatureShape, classes: int) -> None:
         super().__init__()
         # FCNHead works at a quarter of its input width, which suits 2048 channels; a pyramid has a few dozen.
         self.expand = nn.Conv2d(shape.channels, 2 * shape.channels, 1)
         self.head = FCNHead(2 * shape.channels, classes)
 
-    def loss(self, features: Features, batch: SegmentationBatch) -> Tensor:
-        """Mean cross-entropy over labelled pixels, a scalar; 0 when a batch has none."""
-        logits = F.interpolate(self._logits(features), batch.masks.shape[-2:], mode="bilinear", align_corners=False)
-        total = F.cross_entropy(logits, batch.masks, ignore_index=IGNORE, reduction="sum")
-        return total / (batch.masks != IGNORE).sum().clamp(min=1)
-
-    def predict(self, features: Features, batch: SegmentationBatch) -> Tensor:
-        """Logits at the size of the batch's images, padding included: float [B, C, H, W]."""
-        return F.interpolate(self._logits(features), batch.images.shape[-2:], mode="bilinear", align_corners=False)
-
-    def _logits(self, features: Features) -> Tensor:
+    def logits(self, features: Features, batch: SegmentationBatch) -> Tensor:
+        """Logits at the finest level, float [B, C, h, w]."""
         levels = list(features.pyramid.values())
         size = levels[0].shape[-2:]
         total = levels[0]

@@ -1,16 +1,19 @@
-"""VQA head: the question looks at image positions, then an answer classifier."""
+"""VQA: what its heads share, and the default one: the question looks at image positions."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.data.batches import PADDING, VqaBatch
+from harness.data.batches import VqaBatch
 from harness.models.attention import position_embedding
-from harness.models.config import VqaHeadConfig
+from harness.models.config import LookConfig
 from harness.models.features import Features, FeatureShape
 from harness.models.placeholders import TokenStream
+from harness.models.text import Words
 
 
 class Look(nn.Module):
@@ -70,19 +73,60 @@ class Look(nn.Module):
         return tokens.reshape(*tokens.shape[:-1], self.heads, -1)
 
 
-class VqaHead(nn.Module):
+class VqaHead(nn.Module, ABC):
     """Binary cross-entropy of each answer against the accuracy it would get (Teney 2018 §3.7).
+
+    Attributes:
+        sites: Widths of the features at this head's exchange sites, by name.
+    """
+
+    sites: dict[str, int]
+
+    @abstractmethod
+    def positions(self, features: Features) -> Tensor:
+        """Image positions as tokens, float [B, N, width], computed once per image."""
+
+    @abstractmethod
+    def logits(self, image: Tensor | None, batch: VqaBatch, words: Words, stream: TokenStream | None) -> Tensor:
+        """Logits of the answers, float [Q, A], without what placeholder tokens add to them."""
+
+    def loss(self, image: Tensor | None, batch: VqaBatch, words: Words, stream: TokenStream | None) -> Tensor:
+        """Cross-entropy summed over answers, mean over questions, a scalar."""
+        logits = self.predict(image, batch, words, stream)
+        return F.binary_cross_entropy_with_logits(logits, batch.targets, reduction="sum") / len(logits)
+
+    def predict(self, image: Tensor | None, batch: VqaBatch, words: Words, stream: TokenStream | None) -> Tensor:
+        """Logits of the answers.
+
+        Args:
+            image: float [B, N, width] from `positions`; None for question-only.
+            batch: The Q questions.
+            words: The questions, encoded.
+            stream: Placeholder tokens of the questions, or None.
+
+        Returns:
+            float [Q, A].
+        """
+        logits = self.logits(image, batch, words, stream)
+        return stream.shift(logits) if stream is not None else logits
+
+
+class LookHead(VqaHead):
+    """VQA: the question, as one vector, looks at image positions, then an answer classifier.
 
     Args:
         config: Options.
         shape: Feature sizes.
         answers: A, size of the answer vocabulary.
         text_width: Width of the question encoder's tokens.
+        exchanging: Whether placeholder tokens are exchanged.
     """
 
     IMAGE_SITE, QUESTION_SITE = "vqa.image", "vqa.question"
 
-    def __init__(self, config: VqaHeadConfig, shape: FeatureShape, answers: int, text_width: int) -> None:
+    def __init__(
+        self, config: LookConfig, shape: FeatureShape, answers: int, text_width: int, exchanging: bool
+    ) -> None:
         super().__init__()
         self.stride = config.stride
         self.width = config.width
@@ -92,50 +136,42 @@ class VqaHead(nn.Module):
             self.from_image = nn.Conv2d(shape.channels, config.width, 1)
             self.image_norm = nn.LayerNorm(config.width)
             self.looks.extend(Look(config.width, config.heads) for _ in range(config.layers))
-        self.classifier = nn.Sequential(
-            nn.LayerNorm(config.width),
-            nn.Linear(config.width, 2 * config.width),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(2 * config.width, answers),
-        )
-
-    def sites(self) -> dict[str, int]:
-        """Widths of the features at this head's exchange sites."""
-        return dict.fromkeys(((self.IMAGE_SITE,) if self.looks else ()) + (self.QUESTION_SITE,), self.width)
+        self.classifier = answer_classifier(config.width, answers, config.dropout)
+        names = ((self.IMAGE_SITE,) if self.looks else ()) + (self.QUESTION_SITE,)
+        self.sites = dict.fromkeys(names if exchanging else (), config.width)
 
     def positions(self, features: Features) -> Tensor:
         """Image positions to look at, float [B, N, width], after exchanging with the images' placeholder tokens."""
-        projected = self.from_image(features.pyramid[self.stride])
-        height, width = projected.shape[-2:]
-        tokens = projected.flatten(2).transpose(1, 2)
-        tokens = tokens + position_embedding(height, width, self.width, tokens)
-        if features.stream is not None:
+        tokens = position_tokens(self.from_image(features.pyramid[self.stride]))
+        if features.stream is not None and self.sites:
             tokens = features.stream.exchange(self.IMAGE_SITE, tokens)
         return self.image_norm(tokens)
 
-    def loss(self, image: Tensor | None, batch: VqaBatch, words: Tensor, stream: TokenStream | None) -> Tensor:
-        """Cross-entropy summed over answers, mean over questions, a scalar."""
-        logits = self.predict(image, batch, words, stream)
-        return F.binary_cross_entropy_with_logits(logits, batch.targets, reduction="sum") / len(logits)
-
-    def predict(self, image: Tensor | None, batch: VqaBatch, words: Tensor, stream: TokenStream | None) -> Tensor:
-        """Logits of the answers.
-
-        Args:
-            image: float [B, N, width] from `positions`; None for question-only.
-            batch: The Q questions.
-            words: float [Q, L, text_width], encoded questions.
-            stream: Placeholder tokens of the questions, or None.
-
-        Returns:
-            float [Q, A].
-        """
-        kept = (batch.words != PADDING).to(words.dtype).unsqueeze(-1)
-        question = (self.from_text(words) * kept).sum(1) / kept.sum(1)
+    def logits(self, image: Tensor | None, batch: VqaBatch, words: Words, stream: TokenStream | None) -> Tensor:
+        """Logits of the answers, float [Q, A]."""
+        kept = (~words.padding).to(words.tokens.dtype).unsqueeze(-1)
+        question = (self.from_text(words.tokens) * kept).sum(1) / kept.sum(1)
         for look in self.looks:
             assert image is not None
             question = look(question, image, batch.image_index)
-        if stream is not None:
+        if stream is not None and self.sites:
             question = stream.exchange(self.QUESTION_SITE, question.unsqueeze(1)).squeeze(1)
         return self.classifier(question)
+
+
+def position_tokens(projected: Tensor) -> Tensor:
+    """A map float [B, width, h, w] as tokens that know their place, float [B, h * w, width]."""
+    width, rows, columns = projected.shape[1:]
+    tokens = projected.flatten(2).transpose(1, 2)
+    return tokens + position_embedding(rows, columns, width, tokens)
+
+
+def answer_classifier(width: int, answers: int, dropout: float) -> nn.Sequential:
+    """Two layers from a question's vector to the answers' logits."""
+    return nn.Sequential(
+        nn.LayerNorm(width),
+        nn.Linear(width, 2 * width),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(2 * width, answers),
+    )

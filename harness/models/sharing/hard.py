@@ -43,6 +43,10 @@ class HardSharing(nn.Module):
         """Widths of the features at the exchange sites, by site."""
         return self.trunk.backbone.sites
 
+    def parts(self) -> dict[str, nn.Module]:
+        """What the tasks share, in parts that share no parameter."""
+        return {"backbone": self.trunk.backbone, "neck": self.trunk.neck}
+
     def forward(self, batches: Mapping[str, Batch], placeholders: Placeholders | None) -> dict[str, Features]:
         """Encode every task's images.
 
@@ -58,7 +62,8 @@ class HardSharing(nn.Module):
             if self._statistics is not None:
                 self._statistics.select(group[0])
             together, contents = _joined([batches[task] for task in group])
-            stream = placeholders.begin(len(together)) if placeholders is not None else None
+            samples = {task: len(batches[task].ids) for task in group}
+            stream = placeholders.begin(samples) if placeholders is not None else None
             pyramids = sum(len(batches[task].ids) for task in group if task not in self._pooled_only)
             encoded = self.trunk(together, stream, pyramids, contents)
             start = 0
@@ -68,7 +73,7 @@ class HardSharing(nn.Module):
                 features[task] = Features(
                     {stride: level[rows] for stride, level in encoded.pyramid.items()} if start <= pyramids else {},
                     encoded.pooled[rows],
-                    stream.rows(rows) if stream is not None else None,
+                    stream.rows(rows, task) if stream is not None else None,
                 )
         return features
 

@@ -86,7 +86,7 @@ def test_a_killed_check_goes_on_where_it_was(
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        if (cache / "checks").is_dir() and journal_of(cache).stat().st_size > 20_000:
+        if any(path.stat().st_size > 20_000 for path in (cache / "checks").glob("*")):
             break
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)

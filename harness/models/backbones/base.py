@@ -1,0 +1,339 @@
+"""One image backbone for every library: maps by stride, tokens, pooled feature, and the sites of placeholder tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.errors import HarnessError, suggestion
+from harness.models.backbones.border import WIDTH, add_border
+from harness.models.backbones.freezing import depths, freeze
+from harness.models.backbones.prefix import Prefix
+from harness.models.backbones.pyramid import STRIDES, SimplePyramid
+from harness.models.backbones.structure import Library, Stage, Structure, Unsuitable, inspect
+from harness.models.backbones.weights import load_weights, read_weights
+from harness.models.config import BackboneConfig, PlaceholderConfig
+from harness.models.feature_memory import FeatureMemory
+from harness.models.features import padding_mask
+from harness.models.placeholders import TokenStream
+from harness.models.weight_files import find_weights
+
+_POOLED = "pooled"  # beside the maps, which have the names of modules
+
+
+@dataclass
+class BackboneFeatures:
+    """What a backbone makes of a batch of images.
+
+    Attributes:
+        maps: float [B', C, ceil(H/stride), ceil(W/stride)] by stride, of the first B' images, which are all unless
+            fewer were asked for.
+        tokens: float [B, N, C], the positions of the last stage (of a plain transformer: the patches), row by row.
+        pooled: float [B, F], pooled and normed as the library's own classifier would get it.
+    """
+
+    maps: dict[int, Tensor]
+    tokens: Tensor
+    pooled: Tensor
+
+
+@dataclass
+class _Pass:
+    """One forward pass, as the hooks see it."""
+
+    stream: TokenStream | None
+    contents: Tensor | None
+    size: tuple[int, int]
+    maps: dict[str, Tensor] = field(default_factory=dict)
+
+
+class ImageBackbone(nn.Module):
+    """A library's model without its classifier.
+
+    Maps are read, and tokens exchanged, by forward hooks on the modules whose outputs the stages are: a hook's return
+    value replaces the output for everything downstream, so one mechanism serves every architecture. A network with one
+    stride only (a plain transformer) gets a simple feature pyramid.
+
+    Images may have any size. Where a model asks for multiples of something, zeros are added on the right and at the
+    bottom, placeholder tokens do not read them, and maps are cut back.
+
+    Args:
+        config: Which model.
+        strides: Feature strides that are needed.
+        placeholders: How placeholder tokens meet the features.
+
+    Raises:
+        HarnessError: The library does not know the name or has no weights for it, the weights do not fit, the model has
+            no such strides, or it cannot take tokens in this way.
+    """
+
+    library: ClassVar[Library]
+
+    def __init__(self, config: BackboneConfig, strides: Sequence[int], placeholders: PlaceholderConfig) -> None:
+        super().__init__()
+        self.name = config.name
+        self.structure = _structure(self.library, config)
+        self.body = _build(self.library, config, self.structure)
+        mean, std = self.library.normalization(config, self.body)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        self._resting = freeze(self.body, config.frozen, [stage.module for stage in self.structure.stages])
+        for module in self._resting:
+            module.eval()
+        self._memory = FeatureMemory(self.body) if config.frozen == "all" else None
+
+        stages = self.structure.stages
+        self.pooled_width = self.structure.pooled_width
+        self.pyramid: SimplePyramid | None = None
+        if len({stage.stride for stage in stages}) == 1:
+            _check_strides(config.name, strides, STRIDES)
+            self.pyramid = SimplePyramid(stages[-1].stride, stages[-1].channels, strides)
+            self.channels = self.pyramid.channels
+            self._sources = {}
+        else:
+            # Of several stages with the same stride the last one is the richest.
+            last = {stage.stride: stage for stage in stages}
+            _check_strides(config.name, strides, last)
+            self._sources = {stride: last[stride] for stride in strides}
+            self.channels = {stride: stage.channels for stride, stage in self._sources.items()}
+
+        self.sites: dict[str, int] = {}
+        self._prefix: Prefix | None = None
+        self._pass: _Pass | None = None
+        exchanging = self._place(placeholders) if placeholders.count else []
+        for stage in dict.fromkeys([*exchanging, *self._sources.values(), stages[-1]]):
+            self.body.get_submodule(stage.module).register_forward_hook(self._hook(stage, stage in exchanging))
+
+    def forward(
+        self,
+        images: Tensor,
+        stream: TokenStream | None = None,
+        contents: Tensor | None = None,
+        mapped: int | None = None,
+    ) -> BackboneFeatures:
+        """Encode images.
+
+        Args:
+            images: uint8 [B, 3, H, W], RGB.
+            stream: Placeholder tokens of these images, or None.
+            contents: int64 [B, 2], sizes of the images without padding, or None. Padding becomes 0 after
+                normalisation, as torchvision's detectors have it, and placeholder tokens do not read it.
+            mapped: For how many of the images, from the first on, maps are needed; None for all of them.
+
+        Raises:
+            HarnessError: The model is made for smaller images.
+        """
+        normalized = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+        size = (images.shape[-2], images.shape[-1])
+        if contents is not None:
+            normalized = normalized.masked_fill(padding_mask(contents, size, size)[:, None], 0.0)
+        if stream is not None and _border_site() in self.sites:
+            normalized = add_border(normalized, stream.prefix(_border_site()))
+        fitted = self._fit(normalized)
+        full = (fitted.shape[-2], fitted.shape[-1])
+        if contents is None and full != size:
+            contents = torch.tensor(size, device=images.device).expand(len(images), 2)
+
+        def compute(inputs: Tensor) -> dict[str, Tensor]:
+            with self._passing(_Pass(stream, contents, full)) as now, self._inserting(stream):
+                pooled = self.library.pooled(self.body, inputs)
+            return now.maps | {_POOLED: pooled}
+
+        # Without a site in it a frozen body sees nothing but the pixels.
+        remembering = self._memory is not None and self.training and not self.sites
+        found = self._memory.recall(fitted, compute) if remembering and self._memory else compute(fitted)
+        pooled = found[_POOLED]
+        last = self.structure.stages[-1]
+        final = _cut(found[last.module], size, last.stride)
+        maps: dict[int, Tensor] = {}
+        if mapped is None or mapped > 0:
+            maps = {stride: found[stage.module][:mapped] for stride, stage in self._sources.items()}
+            if self.pyramid is not None:
+                maps = self.pyramid(found[last.module][:mapped], size)
+        return BackboneFeatures(
+            {stride: _cut(level, size, stride) for stride, level in maps.items()},
+            final.flatten(2).transpose(1, 2),
+            pooled,
+        )
+
+    def train(self, mode: bool = True) -> ImageBackbone:
+        """Frozen parts stay in evaluation mode: their statistics do not move and nothing in them is dropped."""
+        super().train(mode)
+        for module in self._resting:
+            module.eval()
+        return self
+
+    def layers(self) -> tuple[dict[str, int], int]:
+        """Depth of each of the body's weights by name (see `freezing.depths`), and the greatest depth."""
+        stages = [stage.module for stage in self.structure.stages]
+        return depths(self.body, stages), len(stages) + 1
+
+    def _place(self, config: PlaceholderConfig) -> list[Stage]:
+        """Set the sites up; returns the stages at which features and tokens are exchanged."""
+        stages = self.structure.stages
+        if config.way == "output":
+            return []
+        if config.way == "exchange":
+            chosen = list(stages[len(stages) - config.stages :]) if config.stages else []
+            if self.pyramid is not None and config.stages:
+                count = min(config.stages, len(stages))
+                chosen = [stages[(index + 1) * len(stages) // count - 1] for index in range(count)]
+            self.sites = {f"backbone.{stage.module}": stage.channels for stage in chosen}
+            return chosen
+        deep = config.mechanism == "prefix_deep"
+        if self.structure.takes_prefix:
+            blocks = [stage.module for stage in stages]
+            self._prefix = Prefix(self.body, blocks, stages[0].prefix, deep)
+            self.sites = {f"backbone.{block}": stages[0].channels for block in (blocks if deep else blocks[:1])}
+        elif config.mechanism == "exchange":
+            self.sites = {_border_site(): WIDTH}
+        else:
+            raise HarnessError(
+                f"model.placeholders.mechanism: {self.name} has no sequence that {config.mechanism} could extend;"
+                " use mechanism: exchange, or a plain transformer (harness ls backbones: prefix yes)"
+            )
+        return []
+
+    def _hook(self, stage: Stage, exchanging: bool) -> Callable[..., Tensor | None]:
+        site = f"backbone.{stage.module}"
+
+        def hook(module: nn.Module, inputs: object, output: Tensor) -> Tensor | None:
+            now = self._pass
+            if now is None:
+                return None
+            grid = _grid(stage, output, now.size)
+            if exchanging and now.stream is not None:
+                features = _sequence(stage, output)
+                padding = _padding(stage, now, grid, features.shape[1])
+                output = _restore(stage, now.stream.exchange(site, features, padding), output)
+            patches = _sequence(stage, output)[:, stage.prefix :]
+            now.maps[stage.module] = patches.transpose(1, 2).unflatten(2, grid)
+            return output
+
+        return hook
+
+    @contextmanager
+    def _passing(self, now: _Pass) -> Iterator[_Pass]:
+        self._pass = now
+        try:
+            yield now
+        finally:
+            self._pass = None
+
+    def _inserting(self, stream: TokenStream | None) -> AbstractContextManager[None]:
+        if self._prefix is None or stream is None:
+            return nullcontext()
+        return self._prefix.inserting(lambda block: stream.prefix(f"backbone.{block}"), stream.tokens.shape[1])
+
+    def _fit(self, images: Tensor) -> Tensor:
+        """Pad to a size that the model takes."""
+        unit = self.structure.divisor
+        height, width = images.shape[-2:]
+        if self.structure.fixed and max(height, width) > unit:
+            raise HarnessError(
+                f"model.backbone.name: {self.name} takes images of {unit} x {unit} at most, not {height} x {width};"
+                " give it model.backbone.options.img_size if it has one, or take another backbone"
+            )
+        missing = (-height % unit, -width % unit)
+        return F.pad(images, (0, missing[1], 0, missing[0])) if any(missing) else images
+
+
+def _border_site() -> str:
+    return "backbone.border"
+
+
+def _structure(library: Library, config: BackboneConfig) -> Structure:
+    base = config.name.split(".")[0]
+    known = library.names()
+    if base not in known and not (config.weights or "").startswith("local-dir:"):
+        listing = f"harness ls backbones --library {library.name}"
+        raise HarnessError(
+            f"model.backbone.name: {config.name!r} is not a model of {library.name}{suggestion(base, known, listing)}"
+        )
+    try:
+        return inspect(library, config)
+    except Unsuitable as problem:
+        raise HarnessError(
+            f"model.backbone.name: {config.name} gives no feature maps ({problem}); take another backbone"
+        ) from None
+    except TypeError as error:
+        raise HarnessError(
+            f"model.backbone.options: {library.name} cannot build {config.name!r} with {dict(config.options)}"
+            f" ({_first_line(error)}); the names must be arguments of its builder"
+        ) from None
+
+
+def _build(library: Library, config: BackboneConfig, structure: Structure) -> nn.Module:
+    if not config.pretrained:
+        body = library.create(config, structure.growth)
+        if config.weights is not None:
+            file = find_weights(config.weights).file
+            state, _ = library.adapt(body, read_weights(file))
+            load_weights(body, state, str(file), config.allow_mismatch)
+        return body
+    if config.name.split(".")[0] not in library.tagged():
+        raise HarnessError(
+            f"model.backbone.pretrained: {library.name} has no weights for {config.name!r}; set pretrained: false, or"
+            " give a file of weights"
+        )
+    try:
+        return library.pretrained(config, structure.growth)
+    except HarnessError:
+        raise
+    except Exception as error:
+        # Every hub client has its own family of network errors; all of them mean that the weights did not come.
+        raise HarnessError(
+            f"model.backbone.pretrained: the weights of {config.name!r} could not be downloaded"
+            f" ({_first_line(error)}); download them once where there is a network, or set pretrained: false"
+        ) from None
+
+
+def _check_strides(name: str, wanted: Sequence[int], there: Sequence[int] | dict[int, Stage]) -> None:
+    for stride in wanted:
+        if stride not in there:
+            raise HarnessError(f"model.neck.strides: {name} has no features at stride {stride}; it has {sorted(there)}")
+
+
+def _grid(stage: Stage, output: Tensor, size: tuple[int, int]) -> tuple[int, int]:
+    if stage.layout == "tokens":
+        return math.ceil(size[0] / stage.stride), math.ceil(size[1] / stage.stride)
+    height, width = output.shape[2:] if stage.layout == "nchw" else output.shape[1:3]
+    return height, width
+
+
+def _sequence(stage: Stage, output: Tensor) -> Tensor:
+    """[B, N, C] of a stage's output, own prefix tokens first."""
+    if stage.layout == "nchw":
+        return output.flatten(2).transpose(1, 2)
+    return output.flatten(1, 2) if stage.layout == "nhwc" else output
+
+
+def _restore(stage: Stage, sequence: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `_sequence`."""
+    return sequence.transpose(1, 2).reshape(like.shape) if stage.layout == "nchw" else sequence.reshape(like.shape)
+
+
+def _padding(stage: Stage, now: _Pass, grid: tuple[int, int], positions: int) -> Tensor | None:
+    """Which positions are padding, bool [B, positions]; class tokens and the like, which stand in front, are none."""
+    if now.contents is None:
+        return None
+    covered = (grid[0] * stage.stride, grid[1] * stage.stride)  # more than the image where a map rounds up
+    mask = padding_mask(now.contents, covered, grid).flatten(1)
+    return F.pad(mask, (positions - mask.shape[1], 0), value=False)
+
+
+def _cut(level: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    return level[..., : math.ceil(size[0] / stride), : math.ceil(size[1] / stride)]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__

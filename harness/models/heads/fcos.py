@@ -1,0 +1,77 @@
+"""Detection head: torchvision's FCOS on our pyramid."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.fcos import FCOS, FCOSHead
+from torchvision.models.detection.image_list import ImageList
+
+from harness.data.batches import DetectionBatch
+from harness.models.config import FcosConfig
+from harness.models.features import Features, FeatureShape
+from harness.models.heads.detection import Found, contents_of, in_original_images, targets_of
+
+
+class FcosHead(nn.Module):
+    """Detection: FCOS (Tian 2019) as torchvision has it: focal + GIoU + centerness losses, class-wise NMS.
+
+    Args:
+        config: Options.
+        shape: Feature sizes.
+        classes: C; torchvision's labels start at 1, so index 0 of its classifier stays unused.
+    """
+
+    def __init__(self, config: FcosConfig, shape: FeatureShape, classes: int) -> None:
+        super().__init__()
+        # One square "anchor" per position, of the level's stride: torchvision's own convention for FCOS.
+        anchors = AnchorGenerator(tuple((stride,) for stride in shape.strides), ((1.0,),) * len(shape.strides))
+        self._fcos = FCOS(
+            _Channels(shape.channels),
+            classes + 1,
+            anchor_generator=anchors,
+            head=FCOSHead(shape.channels, 1, classes + 1, config.convolutions),
+            score_thresh=config.score_threshold,
+            nms_thresh=config.nms_threshold,
+            detections_per_img=config.detections,
+        )
+
+    def loss(self, features: Features, batch: DetectionBatch) -> Tensor:
+        """Sum of FCOS's three losses, a scalar."""
+        outputs, anchors = self._outputs(features, batch.images)
+        losses = self._fcos.compute_loss(targets_of(batch), outputs, anchors, _positions(features))
+        return torch.stack(list(losses.values())).sum()
+
+    def predict(self, features: Features, batch: DetectionBatch) -> list[Found]:
+        """Detections in pixels of the original images; see `in_original_images`."""
+        outputs, anchors = self._outputs(features, batch.images)
+        positions = _positions(features)
+        split = {name: list(value.split(positions, dim=1)) for name, value in outputs.items()}
+        shapes = [(height, width) for height, width in contents_of(batch).tolist()]  # boxes are clipped to these
+        detections = self._fcos.postprocess_detections(split, [list(a.split(positions)) for a in anchors], shapes)
+        return in_original_images(detections, batch)
+
+    def _outputs(self, features: Features, images: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
+        # Losses and box decoding are not safe in half precision.
+        with torch.autocast(images.device.type, enabled=False):
+            levels = [level.float() for level in features.pyramid.values()]
+            outputs = self._fcos.head(levels)
+            if features.stream is not None:  # index 0 is unused, and is never predicted
+                classes = outputs["cls_logits"]
+                shifted = features.stream.shift(classes[..., 1:], dim=2).float()
+                outputs["cls_logits"] = torch.cat([classes[..., :1], shifted], dim=2)
+            sizes = [tuple(images.shape[-2:])] * len(images)
+            return outputs, self._fcos.anchor_generator(ImageList(images, sizes), levels)
+
+
+class _Channels(nn.Module):
+    """FCOS asks its backbone for one thing only when head and features are given: the number of channels."""
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+
+
+def _positions(features: Features) -> list[int]:
+    return [level.shape[-2] * level.shape[-1] for level in features.pyramid.values()]

@@ -1,0 +1,47 @@
+"""What `harness validate` reports of a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.runs import build_network, open_data
+from harness.submission import load_submission
+from harness.validation import check
+
+
+@pytest.mark.usefixtures("tiny_suite")
+def test_parts_hold_every_parameter_once_and_tell_what_is_frozen(tiny_submission: Path) -> None:
+    report = check(tiny_submission, ["model.backbone.frozen=2"])
+    submission = load_submission(tiny_submission, ["model.backbone.frozen=2"])
+    network = build_network(submission, open_data(submission))
+    assert sum(report["parameters"].values()) == sum(p.numel() for p in network.parameters())
+    assert {part for part in report["parameters"] if not part.startswith("head ")} == {
+        "backbone",
+        "neck",
+        "placeholders",
+        "text",
+    }
+    frozen = {part: count - report["trainable"][part] for part, count in report["parameters"].items()}
+    body = network.shared.trunk.backbone.body  # type: ignore[union-attr]
+    assert frozen.pop("backbone") == sum(p.numel() for p in body.parameters() if not p.requires_grad) > 0
+    assert not any(frozen.values())
+
+
+@pytest.mark.usefixtures("tiny_suite")
+def test_stages_strides_and_sites_are_told_with_where_they_attach(tiny_submission: Path) -> None:
+    report = check(tiny_submission)
+    assert [(stage["module"], stage["stride"]) for stage in report["stages"]] == [
+        ("act1", 2),
+        ("layer1", 4),
+        ("layer2", 8),
+        ("layer3", 16),
+        ("layer4", 32),
+    ]
+    assert report["strides"] == [8, 16]
+    rows = {row["site"]: row for row in report["attachments"]}
+    assert list(rows) == report["sites"]
+    assert (rows["backbone.layer4"]["stride"], rows["backbone.layer4"]["what"]) == (32, "ExchangeSite")
+    assert sum(row["parameters"] for row in rows.values()) + 4 * 16 == report["parameters"]["placeholders"]
+    assert check(tiny_submission, ["model.placeholders.count=0"])["attachments"] == []
