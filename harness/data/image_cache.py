@@ -29,7 +29,7 @@ from harness.data.stores import image_stamp
 from harness.data.transforms import Transform
 from harness.progress import Reporter
 
-FORMAT = 1
+FORMAT = 2
 
 
 class ImageCache:
@@ -39,7 +39,7 @@ class ImageCache:
         folder: As `image_cache` writes it.
 
     Attributes:
-        images: uint8 [N, h, w, 3].
+        images: uint8 [N, 3, h, w], the order in which batches are read.
         sizes: int64 [N, 2], height and width of the original images.
     """
 
@@ -48,7 +48,7 @@ class ImageCache:
 
     @property
     def images(self) -> NDArray[np.uint8]:
-        """uint8 [N, h, w, 3], mapped."""
+        """uint8 [N, 3, h, w], mapped."""
         return self._columns["images"]
 
     @property
@@ -63,7 +63,7 @@ class ImageCache:
 
     def sample(self, index: int, adapter: Adapter) -> Sample:
         """A sample as the adapter would give it, but stretched."""
-        name, image = adapter.ids[index], np.array(self.images[index])
+        name, image = adapter.ids[index], np.array(self.images[index]).transpose(1, 2, 0)
         if adapter.task == "classification":
             return ClassificationSample(name, image, int(self.labels[index]))
         if adapter.task == "segmentation":
@@ -106,7 +106,7 @@ def image_cache(adapter: Adapter, size: tuple[int, int], reporter: Reporter, wor
 
 def _fill(folder: Path, adapter: Adapter, size: tuple[int, int], reporter: Reporter, workers: int) -> None:
     count = len(adapter)
-    images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, *size, 3))
+    images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, 3, *size))
     masks = None
     if adapter.task == "segmentation":
         masks = np.lib.format.open_memmap(folder / "masks.npy", "w+", np.uint8, (count, *size))
@@ -148,7 +148,7 @@ class _Stretched(Dataset[Any]):
         sample: Sample = self._adapter[index]
         boxes, mask = getattr(sample, "boxes", None), getattr(sample, "mask", None)
         out = self._transform(sample.image, (), boxes=boxes, mask=mask)
-        row: dict[str, Any] = {"image": out["image"].permute(1, 2, 0).numpy(), "size": sample.image.shape[:2]}
+        row: dict[str, Any] = {"image": out["image"].numpy(), "size": sample.image.shape[:2]}
         record: dict[str, Any] = {}
         if isinstance(sample, ClassificationSample):
             row["label"] = sample.label

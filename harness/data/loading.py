@@ -146,7 +146,7 @@ class TaskData(Dataset[Any]):
         rows = np.array([index for _, index in places])
         if self._chosen is not None:
             rows = self._chosen[rows]
-        images = torch.from_numpy(self._cache.images[rows]).permute(0, 3, 1, 2).contiguous()
+        images = torch.from_numpy(self._cache.images[rows])
         ids = tuple(self.adapter.ids[row] for row in rows.tolist())
         if self._transform.random:
             draws = (

@@ -107,7 +107,7 @@ def test_the_cache_is_made_anew_when_an_image_changes_and_only_then(
     os.utime(tmp_path / "train/a/1.png", ns=(1, 1))
     changed = image_cache(adapter, (16, 16), QUIET)
     assert [bool((changed.images[n] == first.images[n]).all()) for n in range(3)] == [True, False, True]
-    assert image_cache(adapter, (16, 32), QUIET).images.shape == (3, 16, 32, 3)
+    assert image_cache(adapter, (16, 32), QUIET).images.shape == (3, 3, 16, 32)
     assert len(list((tmp_path / "cache" / "images").iterdir())) == 3
 
 
