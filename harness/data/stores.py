@@ -70,7 +70,7 @@ class ImageTree(ImageStore):
 
     def content(self, name: str) -> bytes:
         """The bytes of an image file. Raises HarnessError if it is not there."""
-        return read_bytes(self._folder / name)
+        return read_bytes(f"{self._folder}/{name}")
 
     def names(self) -> list[str]:
         """All images, sorted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,43 @@ def test_random_crops_are_torchvisions(size: tuple[int, int]) -> None:
         }
         for name, value in reference(sample).items():
             assert torch.equal(ours[name], value.to(ours[name].dtype)), name
+
+
+def test_crops_of_images_alone_have_torchvisions_limits_and_pixels() -> None:
+    light = Transform(config(crop=0.2, flip=0.5), training=True)._light
+    assert light is not None
+    image = picture(300, 400)
+    shares, aspects, flips = [], [], 0
+    for epoch in range(300):
+        draw = random.Random(derive_seed(epoch))
+        top, left, height, width = light.box(300, 400, draw)
+        shares.append(height * width / (300 * 400))
+        aspects.append(width / height)
+        whole = tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1))
+        expected = v2.functional.resized_crop(whole, top, left, height, width, [64, 64], antialias=True)
+        flipped = draw.random() < 0.5
+        flips += flipped
+        if epoch < 20:
+            assert torch.equal(
+                light(image, (epoch,)), expected.flip(-1) if flipped else expected.as_subclass(torch.Tensor)
+            )
+    assert 0.19 < min(shares) < 0.25
+    assert 0.9 < max(shares) <= 1
+    assert 0.73 < min(aspects) < 0.8
+    assert 1.27 < max(aspects) < 1.36
+    assert 0.4 < np.median(shares) < 0.7
+    assert 120 < flips < 180
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((10, 1000), (0, 493, 10, 13)), ((1000, 10), (493, 0, 13, 10)), ((1, 1), (0, 0, 1, 1))]
+)
+def test_where_no_crop_fits_the_centre_of_a_valid_aspect_is_taken(
+    size: tuple[int, int], expected: tuple[int, int, int, int]
+) -> None:
+    light = Transform(config(crop=0.9), training=True)._light
+    assert light is not None
+    assert light.box(*size, random.Random(0)) == expected
 
 
 def test_an_oblong_evaluation_crop_is_covered_by_the_image() -> None:
