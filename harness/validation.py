@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from harness.errors import HarnessError
 from harness.models.network import MultiTaskNetwork
@@ -53,13 +52,12 @@ def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
                 "macs": macs_per_image(network, name, task_data(submission, 0, splits, name, training=False)),
             }
         )
-    parts = _parts(network)
     return {
         "file": str(file),
         "name": submission.name,
         "fingerprint": submission.fingerprint(),
-        "parameters": {part: _count(parameters) for part, parameters in parts.items()},
-        "trainable": {part: _count(p for p in parameters if p.requires_grad) for part, parameters in parts.items()},
+        "parameters": network.parameters_by_part(),
+        "trainable": network.parameters_by_part(trainable=True),
         "stages": _stages(network),
         "strides": list(submission.model.neck.strides),
         "tasks": tasks,
@@ -68,42 +66,11 @@ def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
-def _parts(network: MultiTaskNetwork) -> dict[str, list[nn.Parameter]]:
-    """Every parameter of the network once, by part, in the order of a forward pass; empty parts are left out."""
-    parts: dict[str, list[nn.Parameter]] = {}
-    placed: set[int] = set()
-
-    def place(part: str, module: nn.Module | None) -> None:
-        for parameter in module.parameters() if module is not None else ():
-            if id(parameter) not in placed:
-                placed.add(id(parameter))
-                parts.setdefault(part, []).append(parameter)
-
-    for trunk in _trunks(network):
-        place("backbone", trunk.backbone.body)
-        place("neck", trunk.backbone)  # what a backbone adds to its library's model is a pyramid
-        place("neck", trunk.neck)
-    place("sharing", network.shared)
-    place("placeholders", network.placeholders)
-    for name, head in network.heads.items():
-        place(f"head {name}", head)
-    place("text", network)  # question encoders are all that is left
-    return parts
-
-
-def _trunks(network: MultiTaskNetwork) -> list[Trunk]:
-    return [module for module in network.modules() if isinstance(module, Trunk)]
-
-
-def _count(parameters: Any) -> int:
-    return sum(parameter.numel() for parameter in parameters)
-
-
 def _stages(network: MultiTaskNetwork) -> list[dict[str, Any]]:
     """The stages of the backbone, which ``frozen`` and ``layer_decay`` count."""
     return [
         {"module": stage.module, "stride": stage.stride, "channels": stage.channels}
-        for trunk in _trunks(network)[:1]
+        for trunk in [module for module in network.modules() if isinstance(module, Trunk)][:1]
         for stage in trunk.backbone.structure.stages
     ]
 
@@ -121,7 +88,7 @@ def _attachments(network: MultiTaskNetwork) -> list[dict[str, Any]]:
                 "site": name,
                 "what": type(site).__name__,
                 "stride": strides.get(name, ""),
-                "parameters": _count(site.parameters()),
+                "parameters": sum(parameter.numel() for parameter in site.parameters()),
             }
         )
     return rows

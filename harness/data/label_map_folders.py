@@ -13,11 +13,10 @@ from harness.cards import DatasetCard
 from harness.data.images import read_label_png, walk_images
 from harness.data.name_lists import read_names
 from harness.data.samples import Adapter, SegmentationSample
+from harness.data.segmentation import evaluated_classes
 from harness.data.stores import open_images
 from harness.errors import HarnessError
 from harness.evaluation.label_maps import LabelMaps
-
-IGNORE = 255
 
 
 class LabelMapFolders(Adapter):
@@ -33,7 +32,7 @@ class LabelMapFolders(Adapter):
 
     Attributes:
         label_ids: uint8 [C], label id of each train id, in the order of the card's evaluated classes.
-        train_ids: uint8 [256], train id of each label id; `IGNORE` for label ids that are not evaluated.
+        train_ids: uint8 [256], train id of each label id; 255 for label ids that are not evaluated.
 
     Raises:
         HarnessError: A folder, list, image or label map is missing, or an image has another ending than the card says.
@@ -43,13 +42,7 @@ class LabelMapFolders(Adapter):
 
     def __init__(self, card: DatasetCard, split: str, limit: int | None = None) -> None:
         self.card, self.split = card, split
-        evaluated = [c for c in card.classes if c.evaluated]
-        if len(evaluated) > IGNORE:
-            raise HarnessError(f"card {card.name}: classes: {len(evaluated)} are evaluated, at most {IGNORE} can be")
-        self._classes = tuple(c.name for c in evaluated)
-        self.label_ids: NDArray[np.uint8] = np.array([c.id for c in evaluated], dtype=np.uint8)
-        self.train_ids = np.full(256, IGNORE, dtype=np.uint8)
-        self.train_ids[self.label_ids] = np.arange(len(evaluated), dtype=np.uint8)
+        self._classes, self.label_ids, self.train_ids = evaluated_classes(card)
         self._unknown = ~np.isin(np.arange(256), [c.id for c in card.classes])
         self._images = open_images(card, split)
         self._folder = card.require(card.path(split, "labels"), "the label folder")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,9 +52,9 @@ class Labelled(Adapter):
         index = range(len(self.ids))[index]
         return ClassificationSample(self.ids[index], self.image(index), int(self.labels[index]))
 
+    @abstractmethod
     def image(self, index: int) -> Image:
         """Decode the image at a place from 0 to N-1."""
-        raise NotImplementedError
 
     def ground_truth_files(self) -> Sequence[Path]:
         """The files that hold the labels."""

@@ -41,13 +41,7 @@ class Cityscapes(Adapter):
         self.card, self.split = card, split
         self._images = open_images(card, split)
         labels = card.require(card.path(split, "labels"), "the label folder")
-        evaluated = [c for c in card.classes if c.evaluated]
-        if len(evaluated) > IGNORE:
-            raise HarnessError(f"card {card.name}: classes: {len(evaluated)} are evaluated, at most {IGNORE} can be")
-        self._classes = tuple(c.name for c in evaluated)
-        self.label_ids: NDArray[np.uint8] = np.array([c.id for c in evaluated], dtype=np.uint8)
-        self.train_ids = np.full(256, IGNORE, dtype=np.uint8)
-        self.train_ids[self.label_ids] = np.arange(len(evaluated), dtype=np.uint8)
+        self._classes, self.label_ids, self.train_ids = evaluated_classes(card)
         self._image_of = _by_frame(self._images.names(), _IMAGE_ENDINGS, str(self._images.place))
         self._label_of = _by_frame(walk_images(labels), (_LABEL_ENDING,), str(labels))
         if not self._image_of:
@@ -92,6 +86,25 @@ class Cityscapes(Adapter):
     def classes(self) -> tuple[str, ...]:
         """Names of the card's evaluated classes, in its order."""
         return self._classes
+
+
+def evaluated_classes(card: DatasetCard) -> tuple[tuple[str, ...], NDArray[np.uint8], NDArray[np.uint8]]:
+    """The C classes of a segmentation card that are scored, in its order.
+
+    Returns:
+        Their names; uint8 [C], the label id of each train id; and uint8 [256], the train id of each label id, `IGNORE`
+        for label ids that are not evaluated.
+
+    Raises:
+        HarnessError: There are more than train ids.
+    """
+    evaluated = [c for c in card.classes if c.evaluated]
+    if len(evaluated) > IGNORE:
+        raise HarnessError(f"card {card.name}: classes: {len(evaluated)} are evaluated, at most {IGNORE} can be")
+    label_ids: NDArray[np.uint8] = np.array([c.id for c in evaluated], dtype=np.uint8)
+    train_ids = np.full(256, IGNORE, dtype=np.uint8)
+    train_ids[label_ids] = np.arange(len(evaluated), dtype=np.uint8)
+    return tuple(c.name for c in evaluated), label_ids, train_ids
 
 
 def _by_frame(names: Sequence[str], endings: tuple[str, ...], folder: str) -> dict[str, str]:
