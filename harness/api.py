@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from harness.progress import Reporter
 if TYPE_CHECKING:
     from harness.board.compare import Comparison
     from harness.board.records import Record
+    from harness.submission import Submission
 
 BOARD = Path("leaderboard")
 RUNS = Path("runs")
@@ -28,6 +30,8 @@ def submit(
 ) -> list[Record]:
     """Train, evaluate and record a submission, and regenerate the board.
 
+    Where torch's launcher started several processes, all of them call this, and all get the records.
+
     Args:
         file: The submission's YAML file.
         seeds: Seeds instead of the file's.
@@ -44,24 +48,46 @@ def submit(
     Raises:
         HarnessError: The submission or its data is not valid, or training diverged.
     """
-    from harness.board.page import write_board
     from harness.runs import run
+    from harness.training.devices import is_main
+
+    submission = load(file, seeds, overrides, limit)
+    reporter = reporter or Reporter(quiet=True)
+    records = [run(submission, seed, runs, board, reporter, fresh) for seed in submission.seeds]
+    if is_main():
+        leaderboard(board)
+    return records
+
+
+def load(
+    file: str | Path, seeds: Sequence[int] | None = None, overrides: Sequence[str] = (), limit: int | None = None
+) -> Submission:
+    """Read a submission as `submit` runs it, without running it.
+
+    Args:
+        file: The submission's YAML file.
+        seeds: Seeds instead of the file's.
+        overrides: ``a.b=value`` texts that replace values of the file.
+        limit: Use at most so many images of each split and so many steps.
+
+    Raises:
+        HarnessError: The submission is not valid.
+    """
     from harness.submission import load_submission
 
     extra = [f"seeds={list(seeds)}"] if seeds is not None else []
     extra += [f"evaluation.limit={limit}"] if limit is not None else []
-    submission = load_submission(Path(file), [*overrides, *extra])
-    reporter = reporter or Reporter(quiet=True)
-    records = [run(submission, seed, runs, board, reporter, fresh) for seed in submission.seeds]
-    write_board(board)
-    return records
+    return load_submission(Path(file), [*overrides, *extra])
 
 
 def leaderboard(board: Path = BOARD) -> list[Path]:
     """Regenerate the board's table, page and JSON from its records; returns the files written."""
+    from harness.atomic import locked
     from harness.board.page import write_board
 
-    return write_board(board)
+    # Of several runs that end at once, the last to write has seen the records of all.
+    with locked(board) if board.is_dir() else nullcontext():
+        return write_board(board)
 
 
 def compare(a: str, b: str, board: Path = BOARD, by: Sequence[str] = ()) -> Comparison:

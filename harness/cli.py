@@ -14,8 +14,7 @@ from rich.table import Table
 
 from harness.errors import HarnessError
 from harness.progress import Reporter
-
-INTERRUPTED = 130
+from harness.training.devices import INTERRUPTED, LAUNCHED, deserted, first_to_fail, is_main, world
 
 app = typer.Typer(
     name="harness",
@@ -63,28 +62,72 @@ def submit(
         int | None, typer.Option("--limit", min=1, help="Smoke run: so many images per split and steps; not ranked.")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over instead of resuming.")] = False,
+    devices: Annotated[
+        int | None, typer.Option("--devices", min=1, help="Processes that share each run: GPUs, or CPU processes.")
+    ] = None,
+    launcher: Annotated[
+        str | None, typer.Option("--launcher", help="Run every seed as a job of its own: local, slurm or ray.")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, help="Jobs at a time.  [default: local: one per GPU, or one; others: no limit]"),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="For the launcher, e.g. slurm_partition=gpu."),
+    ] = None,
     leaderboard: BoardOption = Path("leaderboard"),
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train and evaluate submissions and put them on the board."""
+    """Train and evaluate submissions and put them on the board. With --launcher, exit 1 if a run failed."""
     from harness import api
-    from harness.submission import load_submission
+    from harness.training import devices as processes
 
+    if launcher is None and (jobs is not None or options):
+        raise HarnessError(
+            f"{'--jobs' if jobs is not None else '--option'}: needs --launcher local, slurm or ray; without a launcher "
+            "runs follow each other in this process"
+        )
+    numbers = _seeds(seeds)
     for file in files:  # every file is checked before the first one trains
-        load_submission(file, overrides or [])
+        submission = api.load(file, numbers, overrides or [], limit)
+        processes.check_batches(submission, devices or processes.world())
     reporter = Reporter(quiet=quiet)
-    records = []
-    for file in files:
-        records += api.submit(file, _seeds(seeds), overrides or [], limit, fresh, leaderboard, runs, reporter)
+    records, failed = [], []
+    if launcher is not None:
+        if world() > 1:
+            raise HarnessError(f"--launcher {launcher}: {world()} processes were started already; leave it out")
+        from harness.launching.launch import launch
+
+        recipe = (numbers, overrides or [], limit, fresh, devices or 1)
+        launched = launch(launcher, files, *recipe, jobs, options or [], leaderboard, runs, reporter)
+        records, failed = launched.records, launched.failed
+    else:
+        if devices is not None and devices > 1 and world() == 1:
+            raise typer.Exit(processes.launch(devices, sys.argv[1:]))
+        if devices not in (None, world()):
+            raise HarnessError(f"--devices {devices}: {world()} processes were started already; leave --devices out")
+        for file in files:
+            records += api.submit(file, numbers, overrides or [], limit, fresh, leaderboard, runs, reporter)
+    if world() > 1:
+        from harness.training.engine import leave
+
+        leave()
+    if not is_main():
+        return
     if as_json:
         _print_json([record.model_dump(mode="json", exclude={"submission", "curves"}) for record in records])
-        return
-    _print_board(leaderboard, {record.name for record in records})
-    for record in records:
-        for text in [*record.unrankable_because, *record.warnings]:
-            reporter.say(f"note on {record.id}: {text}")
+    elif records:
+        _print_board(leaderboard, {record.name for record in records})
+        for record in records:
+            for text in [*record.unrankable_because, *record.warnings]:
+                reporter.say(f"note on {record.id}: {text}")
+    for job in failed:
+        print(f"failed: {job.id}: {job.last_words()} (log: {job.log})", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: harness validate baselines/*.yaml")
@@ -350,18 +393,30 @@ def main() -> None:
     # Libraries' warnings are for developers; ours are shown as one line.
     warnings.filterwarnings("ignore")
     warnings.filterwarnings("default", module=r"harness\.")
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    if world() > 1:  # torch, not loaded yet, would say of several processes what is of no use to their user
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr) if is_main() else None
     try:
         app()
     except HarnessError as error:
         from harness.terminal import safe_terminal
 
-        print(f"error: {safe_terminal(str(error))}", file=sys.stderr)
+        if first_to_fail():
+            print(f"error: {safe_terminal(str(error))}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as stop:
-        if stop.code == INTERRUPTED:  # typer turns Ctrl-C into this, without a word
+        # Typer turns Ctrl-C into this, without a word; of several processes the one that started them says it.
+        if stop.code == INTERRUPTED and world() == 1:
             print("interrupted; the work so far is kept, the same command goes on with it", file=sys.stderr)
         raise
     except BrokenPipeError:  # the reader of a pipe, e.g. head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except Exception as error:
+        if deserted(error):
+            if LAUNCHED not in os.environ and first_to_fail():
+                print(f"error: another process of this run is gone ({error})", file=sys.stderr)
+            sys.exit(1)
+        if not first_to_fail():
+            sys.exit(1)
+        raise

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import resource
+import shutil
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,14 @@ from safetensors.torch import save as to_safetensors
 
 from harness import provenance
 from harness.atomic import locked, write_bytes, write_json, write_text
-from harness.board.records import Cost, Provenance, Record, read_records, write_record
+from harness.board.records import Cost, Provenance, Record, read_record, write_record
 from harness.cards import DatasetCard
 from harness.data import open_split
 from harness.data.config import TaskConfig
 from harness.data.image_cache import ImageCache, image_cache
 from harness.data.loading import TaskData
 from harness.data.samples import Adapter
+from harness.data.transforms import derive_seed
 from harness.errors import HarnessError
 from harness.models.network import MultiTaskNetwork, TaskSpec
 from harness.progress import Reporter
@@ -34,25 +37,30 @@ from harness.scoring import rehearse, score, task_result, unrankable_reasons
 from harness.submission import Submission
 from harness.training import checkpoints
 from harness.training.costs import macs_per_image
+from harness.training.devices import check_batches
 from harness.training.engine import Engine
 from harness.training.inference import SUFFIX, predict
-from harness.training.loop import seed_everything, total_steps, train
+from harness.training.journal import Journal
+from harness.training.loop import seed_everything, train
+from harness.training.meters import peak_memory
 from harness.training.tracking import Tracker
 
 WEIGHTS = "weights.safetensors"
 TRAINED = "training.json"
+EVALUATED = "evaluation.json"
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The data of a run, by dataset name."""
+    """The data of a run, by dataset name; the selection splits only where something is selected."""
 
     train: dict[str, Adapter]
     evaluation: dict[str, Adapter]
+    selection: dict[str, Adapter] = field(default_factory=dict)
 
 
 def open_data(submission: Submission) -> Splits:
-    """Open the training and evaluation split of every task.
+    """Open the training and evaluation split of every task, and the selection split where the submission selects.
 
     Raises:
         HarnessError: Data is missing or not valid.
@@ -63,7 +71,13 @@ def open_data(submission: Submission) -> Splits:
         {name: open_split(card, "train", limit) for name, card in cards.items()},
         {name: open_split(card, card.evaluation_split, limit) for name, card in cards.items()},
     )
-    for name, adapter in splits.evaluation.items():
+    if submission.training.selection is not None:
+        for name, card in cards.items():
+            of_training = card.selection_split == "train"
+            splits.selection[name] = (
+                splits.train[name] if of_training else open_split(card, card.selection_split, limit)
+            )
+    for name, adapter in [*splits.evaluation.items(), *splits.selection.items()]:
         if adapter.classes != splits.train[name].classes:
             raise HarnessError(
                 f"card {name}: splits 'train' and {adapter.split!r} list different classes; they must be the same"
@@ -87,6 +101,8 @@ def build_network(submission: Submission, splits: Splits) -> MultiTaskNetwork:
 def run(submission: Submission, seed: int, runs: Path, board: Path, reporter: Reporter, fresh: bool = False) -> Record:
     """Train, predict, score and record; finished stages are taken from disk.
 
+    Where several processes work on the run, all of them call this; the main one alone prints and writes.
+
     Args:
         submission: What to run.
         seed: Of the weights, the data order and the augmentation.
@@ -102,55 +118,81 @@ def run(submission: Submission, seed: int, runs: Path, board: Path, reporter: Re
         HarnessError: Data is missing or not valid, or training diverged.
     """
     identity = f"{submission.fingerprint()}-seed{seed}"
+    engine = Engine(submission.training.precision)
+    check_batches(submission, engine.world)
+    reporter = reporter if engine.main else Reporter(quiet=True)
     if not fresh:
-        stored = _stored(board, submission, seed)
+        stored = engine.from_main(lambda: _stored(board, submission, seed))
         if stored is not None:
             reporter.say(f"{submission.name}, seed {seed}: already on the board")
             return stored
     splits = open_data(submission)
     folder = runs / identity
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):  # a second process that is given the same run waits and then finds it done
-        if fresh:
-            _forget(folder)
-        elif (stored := _stored(board, submission, seed)) is not None:
+    with ExitStack() as stack:
+        if engine.main:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder))  # another command that is given the same run waits and finds it done
+            if fresh:
+                _forget(folder)
+        stored = None if fresh else engine.from_main(lambda: _stored(board, submission, seed))
+        if stored is not None:
             return stored
         reporter.say(f"{submission.name}, seed {seed}: {folder}")
-        record, statistics = _run(submission, seed, splits, folder, reporter)
-        write_record(board, record, statistics, replace=fresh)
-    return record
+        made = _run(submission, seed, engine, splits, folder, reporter)
+        if made is not None:
+            write_record(board, *made, replace=fresh)
+        return engine.from_main(lambda: made[0])  # type: ignore[index]
 
 
 def _stored(board: Path, submission: Submission, seed: int) -> Record | None:
-    wanted = f"{submission.name}/{submission.fingerprint()}-seed{seed}"
-    return next((record for record in read_records(board) if record.id == wanted), None)
+    return read_record(board, f"{submission.name}/{submission.fingerprint()}-seed{seed}")
 
 
 def _run(
-    submission: Submission, seed: int, splits: Splits, folder: Path, reporter: Reporter
-) -> tuple[Record, dict[str, dict[str, Any]]]:
+    submission: Submission, seed: int, engine: Engine, splits: Splits, folder: Path, reporter: Reporter
+) -> tuple[Record, dict[str, dict[str, Any]]] | None:
+    """Record and statistics, in the main process."""
     resolved = submission.resolved()
-    write_text(folder / "submission.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+    if engine.main:
+        write_text(folder / "submission.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     seed_everything(seed)
     network = build_network(submission, splits)
-    engine = Engine(submission.training.precision)
-    tracker = Tracker(submission.tracking.wandb, folder, folder.name, f"{submission.name} seed {seed}", resolved)
-    trained = _train(submission, seed, network, engine, splits, folder, reporter, tracker)
+    if not engine.main:  # all start from the same weights, but dropout must not drop the same everywhere
+        seed_everything(derive_seed("process", seed, engine.rank) % 2**32)
+    tracking = submission.tracking.wandb if engine.main else "disabled"
+    tracker = Tracker(tracking, folder, folder.name, f"{submission.name} seed {seed}", resolved)
 
-    begun = time.perf_counter()
+    @cache  # what is counted and what is predicted is the same data
+    def evaluation_data(name: str) -> TaskData:
+        config = next(task for task in submission.tasks if task.dataset == name)
+        images = cache_of(config, splits.evaluation[name], engine, reporter, submission.training.workers)
+        return task_data(submission, seed, splits, name, False, images)
+
+    trained = _train(submission, seed, network, engine, splits, evaluation_data, folder, reporter, tracker)
+
     tasks, statistics = {}, {}
+    seconds = _Seconds(folder / EVALUATED)
     for config in submission.tasks:
         name = config.dataset
         adapter = splits.evaluation[name]
         path = folder / "predictions" / f"{name}{SUFFIX[adapter.task]}"
-        if not path.exists():
-            workers = submission.training.workers
-            data = task_data(submission, seed, splits, name, False, cache_of(config, adapter, reporter, workers))
-            predict(network, engine, name, data, path, submission.evaluation.batch_size, reporter, workers)
+        if not engine.from_main(path.exists):
+            begun = time.perf_counter()
+            data, batch_size = evaluation_data(name), submission.evaluation.batch_size
+            predict(network, engine, name, data, path, batch_size, reporter, submission.training.workers)
+            if engine.main:
+                seconds.add(f"predicting {name}", time.perf_counter() - begun)
+        if not engine.main:
+            continue
+        begun = time.perf_counter()
         result = score(adapter, path)
+        seconds.add(f"scoring {name}", time.perf_counter() - begun)
         tasks[name] = task_result(adapter, result, path, config.preprocessing())
         statistics[name] = result.statistics
-    reasons = unrankable_reasons([*splits.train.values(), *splits.evaluation.values()], submission.evaluation.limit)
+    if not engine.main:
+        return None
+    opened = [*splits.train.values(), *splits.evaluation.values(), *splits.selection.values()]
+    reasons = sorted(set(unrankable_reasons(opened, submission.evaluation.limit)))
     record = Record(
         name=submission.name,
         fingerprint=submission.fingerprint(),
@@ -158,17 +200,21 @@ def _run(
         submission=submission.published(),
         tasks=tasks,
         weights=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
+        selected_step=trained["selected_step"],
         curves=trained["curves"],
-        warnings=[*shared_images(submission.cards(), splits), *_skipped(trained["skipped"])],
+        warnings=[*trained["warnings"], *shared_images(submission.cards(), splits), *_skipped(trained["skipped"])],
         cost=Cost(
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             parameters_by_part=network.parameters_by_part(),
             macs=trained["macs"],
             train_seconds=trained["seconds"],
-            evaluation_seconds=time.perf_counter() - begun,
-            steps=total_steps(submission),
+            train_seconds_by_phase=trained["phases"],
+            evaluation_seconds=seconds.total,
+            steps=trained["steps"],
             images_per_second=trained["images"] / max(trained["seconds"], 1e-9),
-            peak_memory_bytes=_peak_memory(),
+            peak_memory_bytes=max(trained["memory"], peak_memory()),
+            peak_gpu_memory_bytes=trained["gpu_memory"],
+            energy_joules=trained["joules"],
         ),
         provenance=_provenance(trained["started"]),
         rankable=not reasons,
@@ -184,41 +230,59 @@ def _train(
     network: MultiTaskNetwork,
     engine: Engine,
     splits: Splits,
+    evaluation_data: Callable[[str], TaskData],
     folder: Path,
     reporter: Reporter,
     tracker: Tracker,
 ) -> dict[str, Any]:
-    """Train unless the folder holds finished weights; either way `network` ends with them, on the engine's device."""
+    """Train unless the folder holds finished weights.
+
+    Either way `network` ends with them in the main process, and on the engine's device. Elsewhere the result is empty.
+    """
     done = folder / TRAINED
-    if done.exists():
-        network.load_state_dict(load_file(folder / WEIGHTS))
+    if engine.from_main(done.exists):
         network.to(engine.device)
+        if not engine.main:
+            return {}
+        network.load_state_dict(load_file(folder / WEIGHTS))
         return orjson.loads(done.read_bytes())
     started = folder / "started"
-    if not started.exists():
+    if engine.main and not started.exists():
         write_text(started, datetime.now(UTC).isoformat(timespec="seconds"))
-    macs = {
-        name: macs_per_image(network, name, task_data(submission, seed, splits, name, training=False))
-        for name in splits.train
-    }
-    data = {}
+    opened = {name: evaluation_data(name) for name in splits.train}
+    macs = {name: macs_per_image(network, name, opened[name]) for name in (opened if engine.main else ())}
+    data, selection = {}, {}
     for task in submission.tasks:
-        cache = cache_of(task, splits.train[task.dataset], reporter, submission.training.workers)
-        data[task.dataset] = task_data(submission, seed, splits, task.dataset, True, cache)
+        name, workers = task.dataset, submission.training.workers
+        images = cache_of(task, splits.train[name], engine, reporter, workers)
+        data[name] = task_data(submission, seed, splits, name, True, images)
+        if name in splits.selection:
+            images = cache_of(task, splits.selection[name], engine, reporter, workers)
+            selection[name] = selection_data(submission, seed, splits, name, images)
     network.to(engine.device)
-
-    journal = folder / "log.jsonl"
-    _drop_unsaved_steps(journal, folder)
-
-    def log(step: int, point: Mapping[str, float]) -> None:
-        with journal.open("ab") as file:
-            file.write(orjson.dumps({"step": step, **point}, option=orjson.OPT_APPEND_NEWLINE))
-        tracker.log(step, point)
-
-    progress = train(submission, network, engine, data, folder, reporter, log)
+    journal = Journal(folder, f"{submission.name}, seed {seed}", tracker)
+    try:
+        if engine.main:
+            progress = train(
+                submission, network, engine, data, folder, reporter, journal.add, selection, journal.resume
+            )
+        else:
+            train(submission, network, engine, data, folder, reporter, selection_data=selection)
+            return {}
+    finally:
+        if engine.main:
+            journal.draw()
+    shutil.rmtree(folder / "selection", ignore_errors=True)
     write_bytes(folder / WEIGHTS, to_safetensors({k: v.contiguous().cpu() for k, v in network.state_dict().items()}))
     summary = {
+        "steps": progress.step,
+        "selected_step": progress.best_step if selection else None,
+        "warnings": [progress.ended] if progress.ended else [],
         "seconds": progress.seconds,
+        "phases": progress.phases,
+        "memory": progress.memory,
+        "gpu_memory": progress.gpu_memory,
+        "joules": progress.joules,
         "images": progress.images,
         "skipped": progress.skipped,
         "curves": progress.curves,
@@ -230,18 +294,32 @@ def _train(
     return orjson.loads(done.read_bytes())
 
 
-def _drop_unsaved_steps(journal: Path, folder: Path) -> None:
-    """Cut the journal back to the checkpoint that training continues from, so that no step is told twice."""
-    if journal.exists():
-        state = checkpoints.load(folder)
-        last = state["progress"]["step"] if state is not None else 0
-        lines = [line for line in journal.read_bytes().splitlines() if line.endswith(b"}")]
-        write_bytes(journal, b"".join(line + b"\n" for line in lines if orjson.loads(line)["step"] <= last))
+class _Seconds:
+    """Durations by name in a file, so that an interrupted evaluation's costs sum up."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, float] = orjson.loads(path.read_bytes()) if path.exists() else {}
+
+    def add(self, name: str, seconds: float) -> None:
+        self._known[name] = seconds
+        write_json(self._path, self._known)
+
+    @property
+    def total(self) -> float:
+        return sum(self._known.values())
 
 
-def cache_of(config: TaskConfig, adapter: Adapter, reporter: Reporter, workers: int) -> ImageCache | None:
-    """The image cache that a task asks for, made if it is not there."""
-    return image_cache(adapter, config.cache, reporter, workers) if config.cache is not None else None
+def cache_of(
+    config: TaskConfig, adapter: Adapter, engine: Engine, reporter: Reporter, workers: int
+) -> ImageCache | None:
+    """The image cache that a task asks for, made by the main process if it is not there. All processes."""
+    size = config.cache
+    if size is None:
+        return None
+    if engine.world > 1:
+        engine.from_main(lambda: bool(image_cache(adapter, size, reporter, workers)))
+    return image_cache(adapter, size, reporter, workers)
 
 
 def task_data(
@@ -253,6 +331,28 @@ def task_data(
     words = getattr(splits.train[name], "question_vocabulary", ())
     bad = submission.training.on_bad_image
     return TaskData(adapter, config, training, seed, words, submission.model.text.max_words, cache, bad)
+
+
+def selection_data(
+    submission: Submission, seed: int, splits: Splits, name: str, cache: ImageCache | None = None
+) -> TaskData:
+    """One task's selection split without augmentation: where it is the training split, what is not trained on.
+
+    Raises:
+        HarnessError: That is nothing.
+    """
+    config = next(task for task in submission.tasks if task.dataset == name)
+    adapter = splits.selection[name]
+    words = getattr(splits.train[name], "question_vocabulary", ())
+    held_out = adapter.split == "train"
+    max_words = submission.model.text.max_words
+    data = TaskData(adapter, config, False, seed, words, max_words, cache, held_out=held_out)
+    if not len(data):
+        raise HarnessError(
+            f"training.selection: fraction {config.fraction:g} of {name} leaves no image over to select on, for every"
+            " class gives its share rounded up; lower it"
+        )
+    return data
 
 
 def _skipped(sentences: list[str]) -> list[str]:
@@ -312,8 +412,3 @@ def _command() -> str:
     """The command line as one would type it; folders outside the current one are shortened to their last part."""
     words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
     return " ".join(words)
-
-
-def _peak_memory() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

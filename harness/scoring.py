@@ -8,6 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness import provenance
 from harness.board.records import Protocol, Provenance, Record, TaskResult, hash_arrays, write_record
 from harness.cards import load_card
@@ -22,13 +25,14 @@ from harness.evaluation.metric import Result
 from harness.evaluation.predictions import read_classification
 
 
-def score(adapter: Adapter, predictions: Path) -> Result:
+def score(adapter: Adapter, predictions: Path, rows: NDArray[np.int64] | None = None) -> Result:
     """Score predictions in the official format of the adapter's task.
 
     Args:
         adapter: The split that was predicted.
         predictions: COCO results JSON, NPZ or Parquet; VQA results JSON; classification CSV or NPZ; folder or zip of
             label-id PNGs.
+        rows: int64 [M], the images that were predicted, if not all of the split.
 
     Returns:
         Per-image statistics and the numbers that follow.
@@ -36,15 +40,17 @@ def score(adapter: Adapter, predictions: Path) -> Result:
     Raises:
         HarnessError: The predictions are not valid or not complete; the message names the place and the mend.
     """
+    ids = adapter.ids if rows is None else [adapter.ids[row] for row in rows]
     if adapter.task == "classification":
-        scores = read_classification(predictions, adapter.ids, len(adapter.classes))
-        real = real_labels(adapter.card, adapter.split, adapter.ids, len(adapter.classes))
-        return classification.evaluate(adapter.labels, scores, adapter.ids, adapter.classes, real)  # type: ignore[attr-defined]
+        scores = read_classification(predictions, ids, len(adapter.classes))
+        real = real_labels(adapter.card, adapter.split, ids, len(adapter.classes))
+        labels = np.asarray(adapter.labels)  # type: ignore[attr-defined]
+        return classification.evaluate(labels if rows is None else labels[rows], scores, ids, adapter.classes, real)
     if adapter.task == "segmentation":
         (truth,) = adapter.truth()
         found = adapter.predicted(predictions) if isinstance(adapter, LabelMapFolders) else predictions
-        return segmentation.evaluate(truth, found, LabelMap.of(adapter.card.classes), adapter.ids)
-    images = [int(image) for image in adapter.ids]
+        return segmentation.evaluate(truth, found, LabelMap.of(adapter.card.classes), ids)
+    images = [int(image) for image in ids]
     if adapter.task == "detection":
         (instances,) = adapter.truth()
         return detection.evaluate(instances, predictions, images)

@@ -82,11 +82,14 @@ class Submission(Section):
         """The dataset card of each task, in order.
 
         Raises:
-            HarnessError: A card does not exist or is not valid, or its task cannot be fed as the submission says.
+            HarnessError: A card does not exist or is not valid, or its task cannot be fed as the submission says, or
+                there is nothing that it could be selected on.
         """
         cards = {task.dataset: load_card(task.dataset) for task in self.tasks}
         for task in self.tasks:
             task.check(cards[task.dataset].task)
+            if self.training.selection is not None:
+                _check_selection(cards[task.dataset], task.fraction)
         return cards
 
     def resolved(self) -> dict[str, Any]:
@@ -115,8 +118,7 @@ class Submission(Section):
         content = self.resolved()
         for key in ("name", "description", "seeds", "tracking"):
             del content[key]
-        for key in ("checkpoint_every", "workers"):
-            del content["training"][key]
+        content["training"] = self.training.science()
         if self.model.backbone.weights is not None:  # what they are, not where they lie
             content["model"]["backbone"]["weights"] = weights_digest(self.model.backbone.weights)
         content["cards"] = {name: card.model_dump(mode="json") for name, card in self.cards().items()}
@@ -134,6 +136,21 @@ class Submission(Section):
                 del card[key]
         canonical = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(canonical).hexdigest()[:12]
+
+
+def _check_selection(card: DatasetCard, fraction: float) -> None:
+    """See to it that nothing is selected on images that are scored or trained on."""
+    if card.selection_split == card.evaluation_split:
+        raise HarnessError(
+            f"training.selection: card {card.name} has no split to select on, for its selection_split"
+            f" {card.selection_split!r} is the one that it is scored on; leave training.selection out, or use a card"
+            " with another selection_split"
+        )
+    if card.selection_split == "train" and fraction == 1:
+        raise HarnessError(
+            f"training.selection: card {card.name} selects on its training images, and all of them are trained on; set"
+            f" fraction of tasks: {card.name} to, say, 0.9, and the rest of them is selected on"
+        )
 
 
 def load_submission(path: Path, overrides: Sequence[str] = ()) -> Submission:

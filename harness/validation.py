@@ -14,6 +14,7 @@ from harness.models.trunk import Trunk
 from harness.runs import build_network, open_data, task_data
 from harness.submission import load_submission
 from harness.training.costs import macs_per_image
+from harness.training.devices import check_batches
 
 
 def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -31,6 +32,7 @@ def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         HarnessError: The first problem found.
     """
     submission = load_submission(file, overrides)
+    check_batches(submission, processes=1)
     splits = open_data(submission)
     with torch.random.fork_rng(devices=[]):
         network = build_network(submission, splits)

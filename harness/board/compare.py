@@ -337,7 +337,7 @@ def _cost(entries: Sequence[Sequence[Record]]) -> dict[str, float | None]:
             total[key] = None
         elif key == "images_per_second":
             total[key] = fmean(values)
-        elif key == "peak_memory_bytes":
+        elif key in ("peak_memory_bytes", "peak_gpu_memory_bytes"):
             total[key] = float(max(values))
         else:
             total[key] = sum(fmean(getattr(record.cost, key) for record in records) for records in entries)

@@ -34,6 +34,7 @@ __all__ = [
     "find_entry",
     "hash_arrays",
     "migrate",
+    "read_record",
     "read_records",
     "read_statistics",
     "write_record",
@@ -130,6 +131,23 @@ def read_records(board: Path) -> list[Record]:
                 raise HarnessError(f"{folder}: a record's folder is called <fingerprint>-seed<k>; move this elsewhere")
             records.append(_read(folder))
     return records
+
+
+def read_record(board: Path, identity: str) -> Record | None:
+    """One record of a board, without a look at the others.
+
+    Args:
+        board: The board's folder.
+        identity: Its `Record.id`.
+
+    Returns:
+        The record, or None if there is none of this id.
+
+    Raises:
+        HarnessError: Its file is missing or not valid.
+    """
+    folder = board / "records" / identity
+    return _read(folder) if folder.is_dir() else None
 
 
 def read_statistics(board: Path, record: Record) -> dict[str, Result]:

@@ -113,9 +113,13 @@ class Cost(_Document):
         macs: Multiply-accumulates per image, by task.
         train_seconds: Wall time of training, summed over resumed parts.
         evaluation_seconds: Wall time of prediction and scoring.
-        steps: Optimizer steps.
+        train_seconds_by_phase: The same by phase: waiting for data, forward, backward, optimizer, selection. What is
+            missing to the whole went into logs and checkpoints.
+        steps: Optimizer steps that were taken.
         images_per_second: Training images of all tasks per second of training.
-        peak_memory_bytes: Peak resident memory of the process.
+        peak_memory_bytes: Peak resident memory, of the process that needed most.
+        peak_gpu_memory_bytes: Peak memory of tensors on a GPU, of the GPU that held most; None without a GPU.
+        energy_joules: What the GPUs used in training; None where it cannot be measured.
     """
 
     parameters: Count | None = None
@@ -126,6 +130,9 @@ class Cost(_Document):
     steps: Count | None = None
     images_per_second: Number = None
     peak_memory_bytes: Count | None = None
+    train_seconds_by_phase: dict[str, Number] = {}
+    peak_gpu_memory_bytes: Count | None = None
+    energy_joules: Number = None
 
 
 class Provenance(_Document):
@@ -155,6 +162,7 @@ class Record(_Document):
         submission: The resolved submission, whole; None for predictions handed in.
         tasks: Result by dataset card name.
         weights: SHA-256 of the final weights, if a model was trained.
+        selected_step: The step after which they stood, where they were chosen on the selection splits.
         curves: Named learning curves: (step, value) pairs; the value is None where the number was not finite.
         warnings: What a reader must know, e.g. images shared between training and evaluation of two tasks.
         cost: What it cost.
@@ -171,6 +179,7 @@ class Record(_Document):
     submission: Free | None = None
     tasks: dict[CardName, TaskResult] = Field(min_length=1)
     weights: Sha256 | None = None
+    selected_step: Count | None = None
     curves: dict[str, list[tuple[Count, Number]]] = {}
     warnings: list[str] = []
     cost: Cost = Cost()

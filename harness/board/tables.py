@@ -306,13 +306,15 @@ def _entry_document(entry: Entry, estimates: Mapping[str, Estimate], problems: S
         "not_ranked_because": list(problems),
         "warnings": sorted({warning for record in records for warning in record.warnings}),
         "cost": {key: _mean([cost[key] for cost in costs]) for key in SCALAR_COSTS}
-        | {"parameters_by_part": records[0].cost.parameters_by_part, "macs": records[0].cost.macs},
+        | {"parameters_by_part": records[0].cost.parameters_by_part, "macs": records[0].cost.macs}
+        | {"train_seconds_by_phase": _mean_phases(records)},
         "tasks": tasks,
     }
 
 
 SCALAR_COSTS = (
     "parameters", "steps", "train_seconds", "evaluation_seconds", "images_per_second", "peak_memory_bytes",
+    "peak_gpu_memory_bytes", "energy_joules",
 )  # fmt: skip
 
 
@@ -320,6 +322,11 @@ def _mean(values: Sequence[float | None]) -> float | None:
     """The mean over seeds; undefined as soon as one seed's number is."""
     known = [value for value in values if value is not None]
     return fmean(known) if known and len(known) == len(values) else None
+
+
+def _mean_phases(records: Sequence[Record]) -> dict[str, float | None]:
+    costs = [record.cost.train_seconds_by_phase for record in records]
+    return {phase: _mean([cost.get(phase) for cost in costs]) for phase in costs[0]}
 
 
 def _pairs(tables: Sequence[dict[str, Any]], entries: Mapping[str, Entry], evidence: Evidence) -> list[dict[str, Any]]:

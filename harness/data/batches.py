@@ -37,6 +37,15 @@ class Batch:
         """The batch with all tensors on `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
+    def rows(self, start: int, stop: int) -> Self:
+        """The images from `start` to `stop` with what belongs to them, padded as they are."""
+        kept: dict[str, Any] = {}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value is not None and one.name != "skipped":
+                kept[one.name] = value[start:stop]
+        return replace(self, **kept)
+
     def pin_memory(self) -> Self:
         """The batch in page-locked memory, from which GPUs copy faster; torch's loader calls this."""
         return self._map(Tensor.pin_memory)
@@ -96,3 +105,17 @@ class VqaBatch(Batch):
     words: Tensor
     targets: Tensor
     texts: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def rows(self, start: int, stop: int) -> Self:
+        """The images from `start` to `stop` and the questions about them."""
+        asked = ((self.image_index >= start) & (self.image_index < stop)).nonzero()[:, 0]
+        images = Batch(self.ids, self.images, self.sizes, contents=self.contents).rows(start, stop)
+        return replace(
+            self,
+            **vars(images) | {"skipped": self.skipped},
+            question_ids=self.question_ids[asked],
+            image_index=self.image_index[asked] - start,
+            words=self.words[asked],
+            targets=self.targets[asked],
+            texts=tuple(self.texts[row] for row in asked.tolist()) if self.texts else (),
+        )

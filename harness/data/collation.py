@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,18 +66,32 @@ def collate(items: list[dict[str, Any]], skipped: Sequence[str] = ()) -> Batch:
     )
 
 
+def enlarge(batch: Batch, size: tuple[int, int]) -> Batch:
+    """Pad a batch further, to at least `size`, as if a larger image had been among its own."""
+    old = (batch.images.shape[-2], batch.images.shape[-1])
+    new = [max(sides) for sides in zip(old, size, strict=True)]
+    if new == list(old):
+        return batch
+    items: dict[str, Any] = {"images": _pad(batch.images, new, 0)}
+    if isinstance(batch, SegmentationBatch):
+        items["masks"] = _pad(batch.masks, new, IGNORE)
+    contents = batch.contents if batch.contents is not None else batch.sizes.new_tensor(old).repeat(len(batch.ids), 1)
+    return replace(batch, **items, contents=contents)
+
+
 def _padded(sides: Sequence[int]) -> int:
     return -(-max(sides) // MULTIPLE) * MULTIPLE
 
 
 def _pad_sample(item: dict[str, Any], size: Sequence[int]) -> dict[str, Any]:
-    def pad(value: Tensor, fill: int) -> Tensor:
-        return F.pad(value, (0, size[1] - value.shape[-1], 0, size[0] - value.shape[-2]), value=fill)
-
-    padded = {"image": pad(item["image"], 0)}
+    padded = {"image": _pad(item["image"], size, 0)}
     if "mask" in item:
-        padded["mask"] = pad(item["mask"], IGNORE)
+        padded["mask"] = _pad(item["mask"], size, IGNORE)
     return item | padded
+
+
+def _pad(value: Tensor, size: Sequence[int], fill: int) -> Tensor:
+    return F.pad(value, (0, size[1] - value.shape[-1], 0, size[0] - value.shape[-2]), value=fill)
 
 
 def _pad_words(rows: Sequence[Sequence[int]]) -> Tensor:

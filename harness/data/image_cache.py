@@ -27,6 +27,7 @@ from harness.data.samples import (
 )
 from harness.data.stores import image_stamp
 from harness.data.transforms import Transform
+from harness.data.workers import end_with_parent, start_fork_server
 from harness.progress import Reporter
 
 FORMAT = 2
@@ -112,11 +113,14 @@ def _fill(folder: Path, adapter: Adapter, size: tuple[int, int], reporter: Repor
         masks = np.lib.format.open_memmap(folder / "masks.npy", "w+", np.uint8, (count, *size))
     sizes, labels = np.zeros((count, 2), dtype=np.int64), np.zeros(count, dtype=np.int64)
     records = []
+    if workers:
+        start_fork_server()
     rows: Any = DataLoader(
         _Stretched(adapter, size),
         batch_size=None,
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,
+        worker_init_fn=end_with_parent,
         generator=torch.Generator(),
     )
     with reporter.bar(f"caching {adapter.card.name} {adapter.split}", count) as bar:

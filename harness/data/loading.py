@@ -26,6 +26,7 @@ from harness.data.samples import (
 from harness.data.subsets import subset
 from harness.data.transforms import Transform, derive_seed
 from harness.data.vqa import tokenize
+from harness.data.workers import end_with_parent, start_fork_server
 from harness.errors import HarnessError
 
 Place = tuple[int, int]  # epoch (-1 in evaluation), index
@@ -44,6 +45,10 @@ class TaskData(Dataset[Any]):
         max_words: VQA: longer questions are cut.
         cache: Samples to take instead of the adapter's.
         on_bad_image: In training: stop at an image that cannot be read, or take the next one and say so.
+        held_out: Take what the fraction leaves over instead, which is not trained on.
+
+    Attributes:
+        rows: int64 [N], which images of the adapter are taken, ascending; None for all.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class TaskData(Dataset[Any]):
         max_words: int = 24,
         cache: ImageCache | None = None,
         on_bad_image: Literal["stop", "skip"] = "stop",
+        held_out: bool = False,
     ) -> None:
         self.adapter = adapter
         self.config = config
@@ -66,13 +72,15 @@ class TaskData(Dataset[Any]):
         self._max_words = max_words
         self._cache = cache
         self._skip = training and on_bad_image == "skip"
-        partial = training and config.fraction < 1
-        self._chosen = subset(adapter, config.fraction, config.fraction_draw) if partial else None
+        self.rows: NDArray[np.int64] | None = None
+        if (training and config.fraction < 1) or held_out:
+            taken = subset(adapter, config.fraction, config.fraction_draw)
+            self.rows = np.setdiff1d(np.arange(len(adapter)), taken) if held_out else taken
         only_flips = config.crop == 1 and config.augment == "none" and config.cache == config.image_size
         self._whole_batches = cache is not None and adapter.task == "classification" and only_flips
 
     def __len__(self) -> int:
-        return len(self.adapter) if self._chosen is None else len(self._chosen)
+        return len(self.adapter) if self.rows is None else len(self.rows)
 
     def batch(self, places: Sequence[Place]) -> Batch:
         """Load and stack the samples at some places.
@@ -98,7 +106,7 @@ class TaskData(Dataset[Any]):
 
     def __getitem__(self, place: Place) -> dict[str, Any]:
         epoch, index = place
-        row = index if self._chosen is None else int(self._chosen[index])
+        row = index if self.rows is None else int(self.rows[index])
         sample: Sample = self._cache.sample(row, self.adapter) if self._cache is not None else self.adapter[row]
         size = sample.image.shape[:2] if self._cache is None else tuple(self._cache.sizes[row].tolist())
         key = self._key(epoch, sample.id)
@@ -144,8 +152,8 @@ class TaskData(Dataset[Any]):
         """All samples of a batch in one read, where the transform is at most a flip; the same bits as one by one."""
         assert self._cache is not None
         rows = np.array([index for _, index in places])
-        if self._chosen is not None:
-            rows = self._chosen[rows]
+        if self.rows is not None:
+            rows = self.rows[rows]
         images = torch.from_numpy(self._cache.images[rows])
         ids = tuple(self.adapter.ids[row] for row in rows.tolist())
         if self._transform.random:
@@ -169,15 +177,20 @@ class TrainingOrder:
     A function of (seed, dataset, step), so a resumed run continues exactly and two models with the same seed see the
     same samples in the same order. Batches go across epoch borders; data sets of different lengths cycle on their own.
 
+    Several processes of a run get consecutive slices of each batch, as equal as can be.
+
     Args:
         data: The split.
-        batch_size: Places per batch.
+        batch_size: Places per batch of all processes.
         start: First step.
+        rank: Which slice is wanted.
+        world: How many slices there are.
     """
 
-    def __init__(self, data: TaskData, batch_size: int, start: int = 0) -> None:
+    def __init__(self, data: TaskData, batch_size: int, start: int = 0, rank: int = 0, world: int = 1) -> None:
         self._length = len(data)
         self._batch_size = batch_size
+        self._slice = range(batch_size * rank // world, batch_size * (rank + 1) // world)
         self._start = start
         self._key = (data.seed, data.config.dataset)
 
@@ -186,8 +199,8 @@ class TrainingOrder:
         position = self._start * self._batch_size
         while True:
             batch = []
-            for place in range(position, position + self._batch_size):
-                epoch, index = divmod(place, self._length)
+            for place in self._slice:
+                epoch, index = divmod(position + place, self._length)
                 batch.append((epoch, int(permutation(epoch)[index])))
             yield batch
             position += self._batch_size
@@ -197,12 +210,21 @@ class TrainingOrder:
 
 
 class EvaluationOrder:
-    """Every image once, in canonical order."""
+    """Every image once, in canonical order.
 
-    def __init__(self, length: int, batch_size: int) -> None:
+    Several processes of a run get whole batches in turn, so that a batch is what it is with one process.
+
+    Args:
+        length: Number of images.
+        batch_size: Images per batch; the last one may have fewer.
+        rank: The first batch that is wanted.
+        world: Every how many batches another one is wanted.
+    """
+
+    def __init__(self, length: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
         self._batches = [
             [(-1, index) for index in range(start, min(start + batch_size, length))]
-            for start in range(0, length, batch_size)
+            for start in range(rank * batch_size, length, world * batch_size)
         ]
 
     def __iter__(self) -> Iterator[list[Place]]:
@@ -239,6 +261,8 @@ def loader(data: TaskData, order: TrainingOrder | EvaluationOrder, workers: int)
     Raises:
         HarnessError: An image cannot be read; the message names it.
     """
+    if workers:
+        start_fork_server()
     batches: Any = DataLoader(
         _Batches(data),
         batch_size=None,
@@ -246,8 +270,8 @@ def loader(data: TaskData, order: TrainingOrder | EvaluationOrder, workers: int)
         collate_fn=_unchanged,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        # Forking a process that runs the threads of a deep-learning library can deadlock.
         multiprocessing_context="forkserver" if workers else None,
+        worker_init_fn=end_with_parent,
         generator=torch.Generator(),  # otherwise the loader draws its base seed from the global stream
     )
     for batch in batches:

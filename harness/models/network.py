@@ -81,11 +81,13 @@ class MultiTaskNetwork(nn.Module):
                 self.placeholders = Placeholders(config.placeholders, sites, list(specs))
         self._recomputing = [module for module in self.modules() if hasattr(module, "grad_checkpointing")]
 
-    def forward(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
+    def forward(self, batches: Mapping[str, Batch], shares: Mapping[str, float] | None = None) -> dict[str, Tensor]:
         """Losses of one step: one batch of each task, one call, one backward (the pattern that is exact under DDP).
 
         Args:
             batches: By dataset name.
+            shares: What each loss is multiplied with where the batches are parts of a step's (see
+                `harness.training.parts`); None for whole batches.
 
         Returns:
             Scalar loss by dataset name.
@@ -93,7 +95,16 @@ class MultiTaskNetwork(nn.Module):
         Raises:
             HarnessError: Gradient checkpointing is on.
         """
-        return {name: self._run(name, "loss", features, batches[name]) for name, features in self._encode(batches)}
+        losses = {name: self._run(name, "loss", features, batches[name]) for name, features in self._encode(batches)}
+        return losses if shares is None else {name: loss * shares[name] for name, loss in losses.items()}
+
+    def counts(self, batches: Mapping[str, Batch]) -> dict[str, int]:
+        """Over how many things each task's loss is a mean: labelled pixels, questions, matched positions, images.
+
+        Args:
+            batches: By dataset name. The numbers follow from their targets alone.
+        """
+        return {name: self.heads[name].count(batch) for name, batch in batches.items()}  # type: ignore[operator]
 
     @torch.no_grad()
     def predict(self, name: str, batch: Batch) -> Any:

@@ -1,13 +1,21 @@
-"""Batch-norm statistics of their own for each task, under the same affine weights."""
+"""Batch-norm statistics: of their own for each task, or over the images of all processes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from timm.layers.norm_act import BatchNormAct2d, SyncBatchNormAct
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 _STATISTICS = ("running_mean", "running_var")  # the batch count matters only to cumulative averages (momentum None)
+
+_SYNCHRONIZED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: nn.SyncBatchNorm,
+    nn.BatchNorm2d: nn.SyncBatchNorm,
+    nn.BatchNorm3d: nn.SyncBatchNorm,
+    BatchNormAct2d: SyncBatchNormAct,
+}
 
 
 class TaskStatistics:
@@ -39,3 +47,15 @@ class TaskStatistics:
         for norm in self._norms:
             for name in _STATISTICS:
                 norm._buffers[name] = norm._buffers[f"{name}_{index}"]
+
+
+def synchronize(module: nn.Module) -> None:
+    """Let every batch norm inside a module normalise by the images of all processes (GPUs only).
+
+    What torch's and timm's own converters give, but in place: weights, statistics of tasks, and the hooks by which
+    features are read stay where they are. Batch norms of other subclasses stay as they are.
+    """
+    for one in module.modules():
+        if type(one) in _SYNCHRONIZED:
+            one.process_group = None  # type: ignore[assignment]
+            one.__class__ = _SYNCHRONIZED[type(one)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import random
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from harness.atomic import write_bytes
 
 NEWEST = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
+DAMAGED = "checkpoint.damaged.pt"
+_NEXT = "checkpoint.next.pt"
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
@@ -22,44 +25,52 @@ def save(folder: Path, state: dict[str, Any]) -> None:
 
     Args:
         folder: The run's folder.
-        state: Tensors and plain values only; the global random states are added.
+        state: Tensors and plain values only.
 
     Raises:
-        HarnessError: The disk is full; the previous checkpoints are untouched.
+        HarnessError: The disk is full; the checkpoints that are there are untouched.
     """
     buffer = io.BytesIO()
-    torch.save(state | {"random": random_states()}, buffer)
+    torch.save(state, buffer)
+    write_bytes(folder / _NEXT, buffer.getvalue())
+    # From here on only names change: a good copy is under one of the three at any moment.
     newest = folder / NEWEST
     if newest.exists():
         newest.replace(folder / PREVIOUS)
-    write_bytes(newest, buffer.getvalue())
+    (folder / _NEXT).replace(newest)
 
 
 def load(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read, or None. Does not restore the random states."""
-    for name in (NEWEST, PREVIOUS):
+    """The newest checkpoint that can be read, or None. Does not restore the random states.
+
+    A damaged one is set aside, so that it never takes the place of a good one, and there is a warning.
+    """
+    for name in (_NEXT, NEWEST, PREVIOUS):
+        path = folder / name
         try:
-            state: dict[str, Any] = torch.load(folder / name, map_location="cpu", weights_only=True)
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             continue
         except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError):
-            continue  # damaged: the one before is as good, only older
+            path.replace(folder / DAMAGED)
+            warnings.warn(f"{path}: damaged, now named {DAMAGED}; an older checkpoint is taken, if any", stacklevel=2)
+            continue
         return state
     return None
 
 
 def remove(folder: Path) -> None:
     """Delete the checkpoints of a run that needs them no more."""
-    for name in (NEWEST, PREVIOUS):
+    for name in (_NEXT, NEWEST, PREVIOUS, DAMAGED):
         (folder / name).unlink(missing_ok=True)
 
 
 def random_states() -> dict[str, Any]:
-    """The states of every global random stream, as plain values and tensors."""
+    """The states of every global random stream of this process, as plain values and tensors."""
     name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - libraries may draw from it
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],  # of the GPU in use
         "python": random.getstate(),
         "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
     }
@@ -68,8 +79,8 @@ def random_states() -> dict[str, Any]:
 def restore_random_states(states: dict[str, Any]) -> None:
     """The inverse of `random_states`."""
     torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"][0])
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]

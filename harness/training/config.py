@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from harness.documents import Section
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+_ONLY_OF_SCHEDULE = {"milestones": "step", "factor": "step", "power": "poly"}
 
 
 class RegimeConfig(Section):
@@ -40,14 +44,45 @@ class OptimizerConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """Learning rate over training: linear warm-up, then cosine to 0, or constant.
+    """Learning rate over training: linear warm-up, then one of four shapes.
 
     Attributes:
+        name: ``cosine`` to 0, ``step`` at milestones, ``poly`` to 0, or ``constant``.
         warmup: Share of all steps spent warming up.
+        milestones: ``step``: after these shares of all steps the rate is multiplied by `factor`. The default is
+            detection's usual schedule: 60,000 and 80,000 of 90,000 steps.
+        factor: ``step``.
+        power: ``poly``: of the share of the steps that is left; 0.9 is usual for segmentation.
     """
 
-    name: Literal["cosine", "constant"] = "cosine"
+    name: Literal["cosine", "step", "poly", "constant"] = "cosine"
     warmup: float = Field(default=0.1, ge=0, le=1)
+    milestones: tuple[Share, ...] = Field(default=(0.667, 0.889), min_length=1)
+    factor: float = Field(default=0.1, gt=0, lt=1)
+    power: float = Field(default=0.9, gt=0, le=10)
+
+    @model_validator(mode="after")
+    def _used(self) -> ScheduleConfig:
+        for key, owner in _ONLY_OF_SCHEDULE.items():
+            if self.name != owner and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key}: only schedule {{name: {owner}}} has it, not {self.name}")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones: {list(self.milestones)} must ascend")
+        return self
+
+
+class SelectionConfig(Section):
+    """Keep the weights that score best on each card's selection split, never those of the last step as such.
+
+    The score is the mean over tasks of each task's main metric. The first of equally good weights is kept.
+
+    Attributes:
+        every: Steps from one look to the next; there is always one after the last step.
+        patience: Training ends after so many looks in a row without a better score; None means never.
+    """
+
+    every: int = Field(ge=1)
+    patience: int | None = Field(default=None, ge=1)
 
 
 class TrainingConfig(Section):
@@ -56,7 +91,15 @@ class TrainingConfig(Section):
     Attributes:
         steps: Optimizer steps.
         gradient_clip: Largest norm of the whole gradient; None means no clipping.
-        precision: ``32``, or mixed ``bf16`` or ``16``.
+        accumulation: In how many parts, one after another, each process takes a step's batches, for less memory. It
+            does not change what a step sees; batch norms see the parts.
+        ema: Score and store an average of the weights instead of the last ones: the share of it that stays at each
+            step, e.g. 0.999, which looks back about 1,000 steps; None means no average.
+        selection: Keep the best weights on the selection splits, and end early; None means the last weights.
+        max_minutes: End training after so much time, all parts of an interrupted run together; None means no limit.
+            The learning rate follows `steps` all the same.
+        compile: Compile the part that all tasks share with torch.compile. Results differ in the last digits.
+        precision: ``32``, or mixed ``bf16`` or ``16`` (GPUs only).
         workers: Loader processes per task; 0 loads in the training process.
         on_bad_image: What to do with a training image that cannot be read: ``stop``, or ``skip`` it, take the next one
             and say so in the record. Images to be scored are never skipped.
@@ -70,11 +113,30 @@ class TrainingConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     gradient_clip: float | None = Field(default=10.0, gt=0)
+    accumulation: int = Field(default=1, ge=1)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    selection: SelectionConfig | None = None
+    max_minutes: float | None = Field(default=None, gt=0)
+    compile: bool = False
     precision: Literal["32", "bf16", "16"] = "32"
     workers: int = Field(default=0, ge=0, le=64)
     on_bad_image: Literal["stop", "skip"] = "stop"
     checkpoint_every: int = Field(default=100, ge=1)
     log_every: int = Field(default=25, ge=1)
+
+    def science(self) -> dict[str, Any]:
+        """What a run's result depends on, as plain JSON values, without what is switched off.
+
+        What is off is left out, so that a key which is added later changes no fingerprint.
+        """
+        content = self.model_dump(mode="json", exclude={"checkpoint_every", "workers"})
+        for key in ("accumulation", "ema", "selection", "max_minutes", "compile"):
+            if getattr(self, key) == type(self).model_fields[key].default:
+                del content[key]
+        for key, owner in _ONLY_OF_SCHEDULE.items():
+            if self.schedule.name != owner:
+                del content["schedule"][key]
+        return content
 
     @field_validator("precision", mode="before")
     @classmethod

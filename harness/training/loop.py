@@ -2,71 +2,36 @@
 
 from __future__ import annotations
 
-import math
 import os
 import random
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from harness.data.batches import Batch
 from harness.data.loading import TaskData, TrainingOrder, loader
-from harness.errors import HarnessError
 from harness.models.network import MultiTaskNetwork
 from harness.progress import Reporter
 from harness.registry import look_up
 from harness.submission import Submission
-from harness.training import checkpoints
+from harness.training.averaging import WeightAverage
 from harness.training.balancing import BALANCING
+from harness.training.compiling import as_written, compiled
 from harness.training.engine import Engine
+from harness.training.finite import any_process, gradient_norm, require_finite, require_finite_gradient
+from harness.training.meters import Meters
 from harness.training.optimization import build_optimizer, learning_rate
+from harness.training.parts import differentiate
 from harness.training.regimes import REGIMES
+from harness.training.resuming import Resumable
+from harness.training.selection import Selection
+from harness.training.signals import stop_signals
+from harness.training.state import Progress
 
-Curves = dict[str, list[tuple[int, float]]]
 Log = Callable[[int, Mapping[str, float]], None]
-
-
-@dataclass
-class Progress:
-    """What a run has done so far; part of every checkpoint.
-
-    Attributes:
-        step: Steps done.
-        seconds: Wall time of training, summed over interrupted parts.
-        images: Training images seen.
-        curves: Learning curves: (step, value) by name.
-        pending: Losses since the last point of the curves.
-        skipped: A sentence about each training image that could not be read.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    images: int = 0
-    curves: Curves = field(default_factory=dict)
-    pending: dict[str, list[float]] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
-
-    def add(self, losses: Mapping[str, float], rate: float, every: int, last: bool) -> dict[str, float] | None:
-        """Take up a step's losses; returns the new point of the curves when one is due."""
-        for name, value in losses.items():
-            self.pending.setdefault(name, []).append(value)
-        if self.step % every and not last:
-            return None
-        point = {f"loss/{name}": math.fsum(values) / len(values) for name, values in self.pending.items()}
-        point["learning_rate"] = rate
-        for name, value in point.items():
-            self.curves.setdefault(name, []).append((self.step, value))
-        self.pending = {}
-        return point
 
 
 def seed_everything(seed: int) -> None:
@@ -89,23 +54,28 @@ def train(
     folder: Path,
     reporter: Reporter,
     log: Log = lambda step, point: None,
+    selection_data: Mapping[str, TaskData] | None = None,
+    begin: Callable[[Progress], None] = lambda progress: None,
 ) -> Progress:
     """Train a network in place, from the newest checkpoint in `folder` if there is one.
 
     Args:
         submission: The recipe.
-        network: Freshly built from the run's seed; ends with the final weights.
+        network: Freshly built from the run's seed; ends with the final weights (averaged or chosen, where the recipe
+            says so) in the main process.
         engine: Device and precision.
         data: Training split by dataset name.
         folder: Where checkpoints go.
         reporter: Shows progress.
         log: Called with every new point of the learning curves.
+        selection_data: Selection split by dataset name, where the recipe selects.
+        begin: Called once, before `log`, with what the checkpoint says was done.
 
     Returns:
         What was done.
 
     Raises:
-        HarnessError: A loss is not finite, or an image cannot be read.
+        HarnessError: A loss or gradient is not finite, or an image cannot be read.
         KeyboardInterrupt: Ctrl-C or a termination signal came; the work so far is in the checkpoint.
     """
     config = submission.training
@@ -117,51 +87,108 @@ def train(
     optimizer = build_optimizer(trainable, config.optimizer)
     balancer.to(engine.device)
     model, optimizer = engine.prepare(network, optimizer)
-    progress = _resume(folder, network, balancer, optimizer, engine)
+    average = WeightAverage(network, config.ema) if config.ema is not None else None
+    selection = None
+    if config.selection is not None and selection_data is not None:
+        batch_size, place = submission.evaluation.batch_size, folder / "selection"
+        selection = Selection(config.selection, selection_data, batch_size, config.workers, place, engine, reporter)
+    run = Resumable(network, balancer, optimizer, engine, average, selection)
+    progress = run.resume(folder, reporter)
+    begin(progress)
     if progress.step:
         reporter.say(f"resuming at step {progress.step} of {steps}")
     sizes = {task.dataset: task.batch_size for task in submission.tasks}
     batches = {
-        name: iter(loader(split, TrainingOrder(split, sizes[name], progress.step), config.workers))
-        for name, split in data.items()
+        name: iter(
+            loader(one, TrainingOrder(one, sizes[name], progress.step, engine.rank, engine.world), config.workers)
+        )
+        for name, one in data.items()
     }
     network.train()
-    with _stop_signals() as stopped, reporter.bar("training", steps, progress.step) as bar:
-        begun = time.perf_counter() - progress.seconds
+    with (
+        stop_signals() as stopped,
+        compiled(network, config.compile),
+        reporter.bar("training", steps, progress.step) as bar,
+    ):
+        meters = Meters(engine, progress)
+        kept = progress.step
+
+        def over() -> bool:
+            return progress.step >= steps or bool(progress.ended)
+
+        def write(point: Mapping[str, float]) -> None:
+            progress.draw(point)
+            progress.points += 1
+            log(progress.step, {**point, **meters.point()})
+
+        def write_losses() -> None:
+            if progress.pending and (progress.step % config.log_every == 0 or over()):
+                rate = learning_rate(config.schedule, config.optimizer.learning_rate, progress.step - 1, steps)
+                write(progress.losses() | {"learning_rate": rate})
 
         def keep() -> None:
-            progress.seconds = time.perf_counter() - begun
-            checkpoints.save(folder, _state(progress, network, balancer, optimizer, engine))
+            meters.settle()
+            run.keep(folder, progress)
 
-        while progress.step < steps:
+        def stop_if(wanted: bool) -> None:
+            if wanted:
+                keep()
+                raise KeyboardInterrupt
+
+        while True:
+            meters.watch.start()
+            if selection is not None and selection.due(progress, over()):
+                with average.installed() if average is not None else nullcontext(), as_written(network):
+                    point = selection.look(network, progress)
+                meters.watch.lap("selection")
+                write(point)
+                write_losses()
+                stop_if(*any_process(engine, bool(stopped) or engine.orphaned))
+            if over():
+                break
+            if progress.step % config.checkpoint_every == 0 and progress.step != kept:
+                keep()
+                kept = progress.step
+                meters.watch.start()
             rate = learning_rate(config.schedule, config.optimizer.learning_rate, progress.step, steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
             tasks = regime(progress.step, steps, list(data))
             step_batches = {name: next(batches[name]).to(engine.device) for name in tasks}
-            losses: dict[str, Tensor] = model(step_batches)
-            values = _values(losses, progress.step)
-            engine.backward(balancer(losses))
-            if config.gradient_clip is not None:
-                engine.clip(model, config.gradient_clip)
+            meters.watch.lap("data")
+            values = differentiate(model, engine, balancer, step_batches, config.accumulation, meters.watch.lap)
+            require_finite(values, progress.step)
+            limit = config.gradient_clip
+            norm = gradient_norm(network) if limit is None else engine.clip(model, limit)
+            if config.precision != "16":  # whose scaler notices, leaves out the step and scales less
+                require_finite_gradient(norm, network, engine, step_batches, progress.step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            if average is not None:
+                average.update()
+            meters.watch.lap("optimizer")
             progress.step += 1
-            for sentence in [one for batch in step_batches.values() for one in batch.skipped]:
+            progress.take(values)
+            progress.images += sum(sizes[name] for name in tasks)
+            for sentence in _skipped(engine, step_batches.values()) if config.on_bad_image == "skip" else ():
                 if sentence not in progress.skipped:
                     progress.skipped.append(sentence)
                     reporter.say(f"skipped: {sentence}")
-            progress.images += sum(len(batch.ids) for batch in step_batches.values())
-            point = progress.add(values, rate, config.log_every, progress.step == steps)
-            if point is not None:
-                log(progress.step, point)
-            bar.advance(detail=" ".join(f"{name} {value:.3f}" for name, value in values.items()))
-            if stopped:
-                keep()
-                raise KeyboardInterrupt
-            if progress.step % config.checkpoint_every == 0 and progress.step < steps:
-                keep()
-        progress.seconds = time.perf_counter() - begun
+            bar.advance(values=values, images={name: sizes[name] for name in tasks})
+            late = config.max_minutes is not None and meters.seconds >= 60 * config.max_minutes
+            stop, late = any_process(engine, bool(stopped) or engine.orphaned, late)
+            if late and progress.step < steps:
+                progress.ended = (
+                    f"training ended after step {progress.step} of {steps}: its time was up"
+                    f" (training.max_minutes: {config.max_minutes:g})"
+                )
+            write_losses()
+            stop_if(stop)
+        meters.settle()
+    if selection is not None:
+        selection.choose(network)
+    elif average is not None:
+        average.install()
     network.eval()
     return progress
 
@@ -172,62 +199,6 @@ def total_steps(submission: Submission) -> int:
     return min(submission.training.steps, limit) if limit is not None else submission.training.steps
 
 
-def _values(losses: Mapping[str, Tensor], step: int) -> dict[str, float]:
-    values = dict(zip(losses, torch.stack([loss.detach().float() for loss in losses.values()]).tolist(), strict=True))
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise HarnessError(
-                f"training stopped: the loss of {name} became {value} at step {step};"
-                " lower training.optimizer.learning_rate, or set training.gradient_clip"
-            )
-    return values
-
-
-def _state(
-    progress: Progress, network: torch.nn.Module, balancer: torch.nn.Module, optimizer: Any, engine: Engine
-) -> dict[str, Any]:
-    return {
-        "progress": vars(progress),
-        "network": network.state_dict(),
-        "balancer": balancer.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "engine": engine.state(),
-    }
-
-
-def _resume(
-    folder: Path, network: torch.nn.Module, balancer: torch.nn.Module, optimizer: Any, engine: Engine
-) -> Progress:
-    state = checkpoints.load(folder)
-    if state is None:
-        return Progress()
-    network.load_state_dict(state["network"])
-    balancer.load_state_dict(state["balancer"])
-    optimizer.load_state_dict(state["optimizer"])
-    engine.load_state(state["engine"])
-    checkpoints.restore_random_states(state["random"])
-    return Progress(**state["progress"])
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Collect the first Ctrl-C or termination signal instead of dying in the middle of a step; the second one kills."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    handled = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.getsignal(number) for number in handled}
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        for each, handler in previous.items():
-            signal.signal(each, handler)
-
-    for number in handled:
-        signal.signal(number, stop)
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _skipped(engine: Engine, batches: Iterable[Batch]) -> list[str]:
+    """Sentences of all processes, at the main one."""
+    return [one for found in engine.gather([one for batch in batches for one in batch.skipped]) for one in found]

@@ -51,7 +51,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     ]
     if config.name == "sgd":
         momentum = config.momentum
-        return torch.optim.SGD(settings, lr=config.learning_rate, momentum=momentum, nesterov=momentum > 0)
+        return torch.optim.SGD(settings, lr=config.learning_rate, momentum=momentum, nesterov=momentum > 0, fused=True)
     return torch.optim.AdamW(settings, lr=config.learning_rate, fused=True)
 
 
@@ -78,9 +78,12 @@ def _scales(model: nn.Module, decay: float) -> dict[int, float]:
 
 
 def learning_rate(config: ScheduleConfig, peak: float, step: int, steps: int) -> float:
-    """Learning rate of a step: linear warm-up, then half a cosine to 0 (Loshchilov 2017), or constant.
+    """Learning rate of a step: linear warm-up, then the schedule's shape.
 
-    A pure function of the step, so there is no scheduler state to lose.
+    With t the share of the steps after warm-up that are done: ``cosine`` is (1 + cos πt) / 2 of the peak (Loshchilov
+    2017), ``poly`` (1 - t)^power (Liu 2015, ParseNet; Chen 2017, DeepLab). ``step`` multiplies by its factor at each
+    milestone, counted from the first step on (Girshick 2018, Detectron). The values are those of torch's schedulers;
+    a pure function of the step has no state to lose.
 
     Args:
         config: Shape.
@@ -93,5 +96,9 @@ def learning_rate(config: ScheduleConfig, peak: float, step: int, steps: int) ->
         return peak * (step + 1) / math.ceil(warmup)
     if config.name == "constant":
         return peak
+    if config.name == "step":
+        return peak * config.factor ** sum(step >= round(share * steps) for share in config.milestones)
     progress = (step - warmup) / max(1.0, steps - warmup)
+    if config.name == "poly":
+        return peak * max(0.0, 1 - progress) ** config.power
     return peak * 0.5 * (1 + math.cos(math.pi * progress))

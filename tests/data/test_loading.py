@@ -158,3 +158,20 @@ def test_crowd_boxes_are_not_learned() -> None:
 def test_derived_seeds_are_fixed_numbers() -> None:
     assert derive_seed(0, "shapes-vqa", 1, "7") == derive_seed(0, "shapes-vqa", 1, "7") < 2**63
     assert derive_seed(0, "a") != derive_seed(0, "b")
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_the_slices_of_several_processes_are_the_batches_of_one(world: int) -> None:
+    data = task_data()
+    slices = [list(islice(TrainingOrder(data, 5, 3, rank, world), 6)) for rank in range(world)]
+    joined = [[place for part in parts for place in part] for parts in zip(*slices, strict=True)]
+    assert joined == list(islice(TrainingOrder(data, 5, 3), 6))
+    assert {len(part) for parts in slices for part in parts} <= {5 // world, -(-5 // world)}
+
+
+@pytest.mark.parametrize("world", [2, 3, 9])
+def test_whole_evaluation_batches_are_dealt_to_processes_in_turn(world: int) -> None:
+    hands = [list(EvaluationOrder(21, 4, rank, world)) for rank in range(world)]
+    assert sum(map(len, hands)) == 6
+    dealt = [hands[number % world][number // world] for number in range(6)]
+    assert dealt == list(EvaluationOrder(21, 4))

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from harness.errors import HarnessError
 from harness.training import checkpoints
+
+
+def step_of(folder: Path) -> int | None:
+    state = checkpoints.load(folder)
+    return None if state is None else state["step"]
 
 
 def test_the_newest_checkpoint_is_loaded(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         checkpoints.save(tmp_path, {"step": step})
-    state = checkpoints.load(tmp_path)
-    assert state is not None
-    assert state["step"] == 3
+    assert step_of(tmp_path) == 3
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
@@ -26,9 +35,97 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path: Path
     checkpoints.save(tmp_path, {"step": 2, "weights": torch.ones(1000)})
     newest = tmp_path / checkpoints.NEWEST
     newest.write_bytes(newest.read_bytes()[:2000] if damage is None else damage)
-    state = checkpoints.load(tmp_path)
-    assert state is not None
-    assert state["step"] == 1
+    with pytest.warns(UserWarning, match=r"checkpoint\.pt: damaged, now named checkpoint\.damaged\.pt"):
+        assert step_of(tmp_path) == 1
+
+
+def test_a_damaged_checkpoint_never_takes_the_place_of_the_good_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints.save(tmp_path, {"step": 1})
+    checkpoints.save(tmp_path, {"step": 2})
+    (tmp_path / checkpoints.NEWEST).write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match="damaged"):
+        checkpoints.load(tmp_path)
+
+    class Killed(Exception):
+        pass
+
+    def killed(_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:  # while the next one is written
+        patch.setattr(os, "fsync", killed)
+        with pytest.raises(Killed):
+            checkpoints.save(tmp_path, {"step": 3})
+    assert step_of(tmp_path) == 1
+    checkpoints.save(tmp_path, {"step": 3})
+    assert step_of(tmp_path) == 3
+
+
+@pytest.mark.parametrize("done", [1, 2, 3])
+def test_a_kill_after_any_renaming_leaves_the_checkpoint_that_was_written_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    for step in (1, 2):
+        checkpoints.save(tmp_path, {"step": step})
+    original = Path.replace
+    renamed: list[Path] = []
+
+    class Killed(Exception):
+        pass
+
+    def replace(self: Path, target: Path) -> Path:
+        if len(renamed) == done:
+            raise Killed
+        renamed.append(target)
+        return original(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        with suppress(Killed):
+            checkpoints.save(tmp_path, {"step": 3})
+    assert len(renamed) == done
+    assert step_of(tmp_path) == 3
+    checkpoints.save(tmp_path, {"step": 4})
+    assert step_of(tmp_path) == 4
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2):
+        checkpoints.save(tmp_path, {"step": step})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(HarnessError, match=r"cannot be written \(No space left on device\); free some space"):
+            checkpoints.save(tmp_path, {"step": 3})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert step_of(tmp_path) == 2
+
+
+def test_a_file_that_may_not_grow_is_one_sentence_by_the_systems_own_refusal(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path, {"step": 1})
+    program = """
+import resource, sys, torch
+from pathlib import Path
+from harness.errors import HarnessError
+from harness.training import checkpoints
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    checkpoints.save(Path(sys.argv[1]), {"step": 2, "weights": torch.ones(1_000_000)})
+except HarnessError as error:
+    print(error)
+"""
+    found = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+    (line,) = found.stdout.splitlines()
+    assert "cannot be written (File too large)" in line
+    assert step_of(tmp_path) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {checkpoints.NEWEST}
 
 
 def test_without_a_checkpoint_there_is_nothing_to_resume(tmp_path: Path) -> None:
@@ -44,7 +141,8 @@ def test_a_checkpoint_with_code_inside_is_refused(tmp_path: Path) -> None:
             return (exec, ("raise SystemExit('ran')",))
 
     torch.save({"step": Evil()}, tmp_path / checkpoints.NEWEST)
-    assert checkpoints.load(tmp_path) is None
+    with pytest.warns(UserWarning, match="damaged"):
+        assert checkpoints.load(tmp_path) is None
 
 
 def test_every_random_stream_continues_where_it_was(tmp_path: Path) -> None:
@@ -52,7 +150,7 @@ def test_every_random_stream_continues_where_it_was(tmp_path: Path) -> None:
         return torch.rand(1).item(), random.random(), float(np.random.rand())  # noqa: NPY002
 
     draw()
-    checkpoints.save(tmp_path, {})
+    checkpoints.save(tmp_path, {"random": checkpoints.random_states()})
     expected = [draw() for _ in range(3)]
     state = checkpoints.load(tmp_path)
     assert state is not None

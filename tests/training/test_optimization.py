@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from harness.errors import HarnessError
@@ -31,6 +34,68 @@ def test_cosine_warms_up_linearly_and_ends_near_zero() -> None:
 def test_constant_stays_at_the_peak() -> None:
     config = ScheduleConfig(name="constant", warmup=0.0)
     assert {learning_rate(config, 0.5, step, 10) for step in range(10)} == {0.5}
+
+
+STEPS = 40
+
+
+def torch_rates(config: ScheduleConfig) -> list[float]:
+    """What torch's own schedulers give, one after another: linear warm-up, then the shape."""
+    warmup = round(config.warmup * STEPS)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    schedulers = torch.optim.lr_scheduler
+    shapes: dict[str, Any] = {
+        "cosine": lambda: schedulers.CosineAnnealingLR(optimizer, STEPS - warmup),
+        "poly": lambda: schedulers.PolynomialLR(optimizer, STEPS - warmup, config.power),
+        "constant": lambda: schedulers.ConstantLR(optimizer, 1.0),
+        "step": lambda: schedulers.MultiStepLR(  # counted from the end of warm-up
+            optimizer, [round(share * STEPS) - warmup for share in config.milestones], config.factor
+        ),
+    }
+    shape = shapes[config.name]()
+    if warmup:
+        rising = schedulers.LinearLR(optimizer, 1 / warmup, 1.0, warmup - 1)
+        shape = schedulers.SequentialLR(optimizer, [rising, shape], [warmup])
+    rates = []
+    for _ in range(STEPS):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        shape.step()
+    return rates
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step")
+@pytest.mark.parametrize("warmup", [0.0, 0.25])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"name": "cosine"},
+        {"name": "step"},
+        {"name": "step", "milestones": [0.3, 0.7, 0.9], "factor": 0.5},
+        {"name": "poly"},
+        {"name": "poly", "power": 2.0},
+        {"name": "constant"},
+    ],
+)
+def test_every_schedule_is_that_of_torch(shape: dict[str, Any], warmup: float) -> None:
+    config = ScheduleConfig.model_validate(shape | {"warmup": warmup})
+    rates = [learning_rate(config, 0.5, step, STEPS) for step in range(STEPS)]
+    assert rates == pytest.approx(torch_rates(config), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ({"name": "cosine", "power": 2.0}, "power: only schedule {name: poly} has it, not cosine"),
+        ({"name": "poly", "milestones": [0.5]}, "milestones: only schedule {name: step} has it, not poly"),
+        ({"name": "step", "milestones": [0.7, 0.3]}, "must ascend"),
+        ({"name": "step", "milestones": [700]}, "less than 1"),
+        ({"name": "step", "milestones": []}, "at least 1"),
+    ],
+)
+def test_a_schedule_with_what_it_does_not_use_is_refused(schedule: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        ScheduleConfig.model_validate(schedule)
 
 
 def test_biases_norms_embeddings_and_tokens_are_not_decayed() -> None:

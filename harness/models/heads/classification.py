@@ -29,6 +29,10 @@ class LinearHead(nn.Module):
         """Mean cross-entropy, a scalar."""
         return F.cross_entropy(self.predict(features, batch), batch.labels, label_smoothing=self.label_smoothing)
 
+    def count(self, batch: ClassificationBatch) -> int:
+        """The images, over which `loss` is a mean."""
+        return len(batch.labels)
+
     def predict(self, features: Features, batch: ClassificationBatch) -> Tensor:
         """Logits, float [B, C]."""
         logits = self.linear(self.dropout(features.pooled))

@@ -95,6 +95,15 @@ class FasterRcnnHead(nn.Module):
             found = fastrcnn_loss(logits, boxes, labels, offsets)
         return torch.stack([*losses.values(), *found]).sum()
 
+    def count(self, batch: DetectionBatch) -> int:
+        """The images.
+
+        `loss` is a sum of means over anchors and regions that are drawn at random, a fixed number of each image as a
+        rule, so parts of a batch weigh by their images. Since every process draws for itself, one process and several
+        agree in distribution only.
+        """
+        return len(batch.ids)
+
     def predict(self, features: Features, batch: DetectionBatch) -> list[Found]:
         """Detections in pixels of the original images; see `in_original_images`."""
         self._rpn.eval()

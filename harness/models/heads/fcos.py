@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -25,6 +27,7 @@ class FcosHead(nn.Module):
 
     def __init__(self, config: FcosConfig, shape: FeatureShape, classes: int) -> None:
         super().__init__()
+        self._strides = shape.strides
         # One square "anchor" per position, of the level's stride: torchvision's own convention for FCOS.
         anchors = AnchorGenerator(tuple((stride,) for stride in shape.strides), ((1.0,),) * len(shape.strides))
         self._fcos = FCOS(
@@ -42,6 +45,20 @@ class FcosHead(nn.Module):
         outputs, anchors = self._outputs(features, batch.images)
         losses = self._fcos.compute_loss(targets_of(batch), outputs, anchors, _positions(features))
         return torch.stack(list(losses.values())).sum()
+
+    def count(self, batch: DetectionBatch) -> int:
+        """The positions that have a box to predict, over which `loss` is a mean.
+
+        Which they are follows from the boxes and the images' size alone, by torchvision's own matching.
+        """
+        height, width = batch.images.shape[-2:]
+        grids = [(-(-height // stride), -(-width // stride)) for stride in self._strides]
+        levels = [torch.empty(1, 1, *grid, device=batch.images.device) for grid in grids]
+        anchors = self._anchors(batch.images, levels)
+        positions = [level[0, 0].numel() for level in levels]
+        matching = SimpleNamespace(head=_Matches(), center_sampling_radius=self._fcos.center_sampling_radius)
+        found: dict[str, int] = FCOS.compute_loss(matching, targets_of(batch), {}, anchors, positions)
+        return found["positions"]
 
     def predict(self, features: Features, batch: DetectionBatch) -> list[Found]:
         """Detections in pixels of the original images; see `in_original_images`."""
@@ -61,8 +78,17 @@ class FcosHead(nn.Module):
                 classes = outputs["cls_logits"]
                 shifted = features.stream.shift(classes[..., 1:], dim=2).float()
                 outputs["cls_logits"] = torch.cat([classes[..., :1], shifted], dim=2)
-            sizes = [tuple(images.shape[-2:])] * len(images)
-            return outputs, self._fcos.anchor_generator(ImageList(images, sizes), levels)
+            return outputs, self._anchors(images, levels)
+
+    def _anchors(self, images: Tensor, levels: list[Tensor]) -> list[Tensor]:
+        return self._fcos.anchor_generator(ImageList(images, [tuple(images.shape[-2:])] * len(images)), levels)
+
+
+class _Matches:
+    """Stands where `FCOS.compute_loss` has its head: counts what was matched."""
+
+    def compute_loss(self, targets: object, outputs: object, anchors: object, matched: list[Tensor]) -> dict[str, int]:
+        return {"positions": int(torch.stack([(one >= 0).sum() for one in matched]).sum())}
 
 
 class _Channels(nn.Module):

@@ -28,6 +28,10 @@ class SegmentationHead(nn.Module, ABC):
         total = F.cross_entropy(logits, batch.masks, ignore_index=IGNORE, reduction="sum")
         return total / (batch.masks != IGNORE).sum().clamp(min=1)
 
+    def count(self, batch: SegmentationBatch) -> int:
+        """The labelled pixels, over which `loss` is a mean."""
+        return int((batch.masks != IGNORE).sum())
+
     def predict(self, features: Features, batch: SegmentationBatch) -> Tensor:
         """Logits at the size of the batch's images, padding included: float [B, C, H, W]."""
         return self._resized(features, batch, batch.images)

@@ -95,6 +95,10 @@ class VqaHead(nn.Module, ABC):
         logits = self.predict(image, batch, words, stream)
         return F.binary_cross_entropy_with_logits(logits, batch.targets, reduction="sum") / len(logits)
 
+    def count(self, batch: VqaBatch) -> int:
+        """The questions, over which `loss` is a mean."""
+        return len(batch.words)
+
     def predict(self, image: Tensor | None, batch: VqaBatch, words: Words, stream: TokenStream | None) -> Tensor:
         """Logits of the answers.
 

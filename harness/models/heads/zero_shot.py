@@ -29,6 +29,10 @@ class ZeroShotHead(nn.Module):
         """Mean cross-entropy, a scalar."""
         return F.cross_entropy(self.predict(features, batch, texts), batch.labels, label_smoothing=self.label_smoothing)
 
+    def count(self, batch: ClassificationBatch) -> int:
+        """The images, over which `loss` is a mean."""
+        return len(batch.labels)
+
     def predict(self, features: Features, batch: ClassificationBatch, texts: ClassTexts) -> Tensor:
         """Logits, float [B, C]."""
         logits = texts.scale * F.normalize(features.pooled, dim=-1) @ texts.embeddings.T + texts.bias

@@ -3,4 +3,5 @@
 BALANCING: dict[str, str] = {
     "equal": "harness.training.balancing.weighted:Equal",
     "manual": "harness.training.balancing.weighted:Manual",
+    "uncertainty": "harness.training.balancing.uncertainty:Uncertainty",
 }

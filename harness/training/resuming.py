@@ -1,0 +1,76 @@
+"""What a checkpoint of a run holds, and going on from one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.progress import Reporter
+from harness.training import checkpoints
+from harness.training.averaging import WeightAverage
+from harness.training.engine import Engine
+from harness.training.selection import Selection
+from harness.training.state import Progress
+
+
+class Resumable:
+    """Everything that changes while a run goes on.
+
+    Args:
+        network: Not wrapped.
+        balancer: Its weights of the losses may be learned.
+        optimizer: As prepared by the engine.
+        engine: Device, precision and processes.
+        average: Of the weights, if there is one.
+        selection: Of the weights, if there is one.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        balancer: torch.nn.Module,
+        optimizer: Any,
+        engine: Engine,
+        average: WeightAverage | None,
+        selection: Selection | None,
+    ) -> None:
+        self._parts = {"network": network, "balancer": balancer, "optimizer": optimizer}
+        self._engine, self._average, self._selection = engine, average, selection
+
+    def keep(self, folder: Path, progress: Progress) -> None:
+        """Write a checkpoint. All processes."""
+        streams = self._engine.gather(checkpoints.random_states())
+        if not self._engine.main:
+            return
+        state = {name: part.state_dict() for name, part in self._parts.items()}
+        state |= {"progress": vars(progress), "engine": self._engine.state(), "random": streams}
+        if self._average is not None:
+            state["average"] = self._average.state()
+        if self._selection is not None:
+            state["best"] = self._selection.best
+        checkpoints.save(folder, state)
+
+    def resume(self, folder: Path, reporter: Reporter) -> Progress:
+        """Take up the newest checkpoint, if there is one. All processes."""
+        engine = self._engine
+        state = engine.from_main(lambda: checkpoints.load(folder))
+        if state is None:
+            return Progress()
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        engine.load_state(state["engine"])
+        if self._average is not None:
+            self._average.load_state(state["average"])
+        if self._selection is not None and engine.main:
+            self._selection.best = state["best"]
+        streams = state["random"]
+        if engine.rank < len(streams):
+            checkpoints.restore_random_states(streams[engine.rank])
+        if engine.world != len(streams):
+            reporter.say(
+                f"the checkpoint is of {len(streams)} processes: with {engine.world} the run goes on from it, but"
+                " random streams are others, so its weights will not be those of an uninterrupted run"
+            )
+        return Progress(**state["progress"])
