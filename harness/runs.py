@@ -28,6 +28,7 @@ from harness.data.image_cache import ImageCache, image_cache
 from harness.data.loading import TaskData
 from harness.data.samples import Adapter
 from harness.errors import HarnessError
+from harness.models.class_names import class_names
 from harness.models.network import MultiTaskNetwork, TaskSpec
 from harness.progress import Reporter
 from harness.scoring import rehearse, score, task_result, unrankable_reasons
@@ -35,6 +36,7 @@ from harness.submission import Submission
 from harness.training import checkpoints
 from harness.training.costs import macs_per_image
 from harness.training.engine import Engine
+from harness.training.features import remember
 from harness.training.inference import SUFFIX, predict
 from harness.training.loop import seed_everything, total_steps, train
 from harness.training.tracking import Tracker
@@ -74,9 +76,13 @@ def open_data(submission: Submission) -> Splits:
 
 def build_network(submission: Submission, splits: Splits) -> MultiTaskNetwork:
     """The network for the classes and words of the data, drawn from the current random state."""
+    cards = submission.cards()
     specs = {
         name: TaskSpec(
-            adapter.task, len(adapter.classes), len(getattr(adapter, "question_vocabulary", ())), adapter.classes
+            adapter.task,
+            len(adapter.classes),
+            len(getattr(adapter, "question_vocabulary", ())),
+            class_names(cards[name], adapter.classes) if adapter.task == "classification" else (),
         )
         for name, adapter in splits.train.items()
     }
@@ -146,6 +152,7 @@ def _run(
         if not path.exists():
             workers = submission.training.workers
             data = task_data(submission, seed, splits, name, False, cache_of(config, adapter, reporter, workers))
+            data = remember(network, engine, data, submission.model.backbone.feature_cache, reporter, workers=workers)
             predict(network, engine, name, data, path, submission.evaluation.batch_size, reporter, workers)
         result = score(adapter, path)
         tasks[name] = task_result(adapter, result, path, config.preprocessing())
@@ -206,6 +213,10 @@ def _train(
         cache = cache_of(task, splits.train[task.dataset], reporter, submission.training.workers)
         data[task.dataset] = task_data(submission, seed, splits, task.dataset, True, cache)
     network.to(engine.device)
+    for task in submission.tasks:
+        visits = total_steps(submission) * task.batch_size
+        mode, workers = submission.model.backbone.feature_cache, submission.training.workers
+        data[task.dataset] = remember(network, engine, data[task.dataset], mode, reporter, visits, workers)
 
     journal = folder / "log.jsonl"
     _drop_unsaved_steps(journal, folder)
