@@ -252,7 +252,10 @@ def _drop_unsaved_steps(journal: Path, folder: Path) -> None:
 
 def cache_of(config: TaskConfig, adapter: Adapter, reporter: Reporter, workers: int) -> ImageCache | None:
     """The image cache that a task asks for, made if it is not there."""
-    return image_cache(adapter, config.cache, reporter, workers) if config.cache is not None else None
+    if config.cache is None:
+        return None
+    interpolation: Any = config.interpolation  # a submission that was read has no `auto`
+    return image_cache(adapter, config.cache, reporter, workers, interpolation)
 
 
 def task_data(

@@ -23,6 +23,6 @@ def class_names(card: DatasetCard, classes: Sequence[str]) -> tuple[str, ...]:
 def _imagenet() -> Mapping[str, str]:
     """CLIP's names of ImageNet's classes (Radford 2021), by wnid; timm tells the wnids in the same order."""
     from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     return dict(zip(ImageNetInfo().label_names(), IMAGENET_CLASSNAMES, strict=True))

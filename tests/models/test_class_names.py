@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tests_support import document
-from timm.data import ImageNetInfo
+from timm.data.imagenet_info import ImageNetInfo
 
 from harness.cards import DatasetCard, load_card
 from harness.models.class_names import class_names
