@@ -108,7 +108,12 @@ def vqa_from_files(folder: Path, way: str) -> Report:
     if way == "ours":
         seconds, accuracy = timed(lambda: vqa.evaluate(*paths).accuracy)
     else:
-        seconds, accuracy = timed(lambda: vqa_by_the_official_rules(*(json.loads(path.read_text()) for path in paths)))
+
+        def official() -> float:
+            questions, annotations, results = (json.loads(path.read_text()) for path in paths)
+            return official_evaluate(official_index(questions, annotations), results)
+
+        seconds, accuracy = timed(official)
     return {"all": seconds, "accuracy": accuracy}
 
 
@@ -178,7 +183,17 @@ _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA, _PERIOD = re.compile(r"(\d)(\,)(\d)"), re.compile(r"(?!<=\d)(\.)(?!\d)")
 
 
-def vqa_by_the_official_rules(questions: Any, annotations: Any, results: Any) -> float:
+def official_index(questions: Any, annotations: Any) -> tuple[dict[int, Any], dict[int, Any]]:
+    """What the official `VQA` class makes of a ground truth: annotations by question and by image, questions by id."""
+    of_image: dict[int, list[Any]] = {entry["image_id"]: [] for entry in annotations["annotations"]}
+    of_question = {}
+    for entry in annotations["annotations"]:
+        of_image[entry["image_id"]].append(entry)
+        of_question[entry["question_id"]] = entry
+    return of_question, {entry["question_id"]: entry for entry in questions["questions"]}
+
+
+def official_evaluate(index: tuple[dict[int, Any], dict[int, Any]], results: Any) -> float:
     """A plain restatement of the official evaluation, question by question, with its ways of comparing entries."""
     from harness.evaluation.vqa_text import _ARTICLES, _CONTRACTIONS, _NUMBERS
 
@@ -199,10 +214,12 @@ def vqa_by_the_official_rules(questions: Any, annotations: Any, results: Any) ->
         return text.replace("\n", " ").replace("\t", " ").strip()
 
     answer = {entry["question_id"]: entry["answer"] for entry in results}
-    total = []
-    for entry in annotations["annotations"]:
+    assert set(answer) == set(index[0])
+    total: list[float] = []
+    by_kind: dict[str, list[float]] = {}
+    for question, entry in index[0].items():
         people = [{**one, "answer": clean(one["answer"])} for one in entry["answers"]]
-        given = clean(answer[entry["question_id"]])
+        given = clean(answer[question])
         if len({one["answer"] for one in people}) > 1:
             for one in people:
                 one["answer"] = words(punctuation(one["answer"]))
@@ -212,10 +229,20 @@ def vqa_by_the_official_rules(questions: Any, annotations: Any, results: Any) ->
             others = [other for other in people if other != one]
             each.append(min(1.0, len([other for other in others if other["answer"] == given]) / 3))
         total.append(sum(each) / len(each))
+        for kind in (entry["answer_type"], entry["question_type"]):
+            by_kind.setdefault(kind, []).append(total[-1])
+    assert all(by_kind.values())
     return 100 * sum(total) / len(total)
 
 
-def vqa_ours(questions: Any, annotations: Any, results: Any) -> float:
+def vqa_loaded(questions: Any, annotations: Any, results: Any, way: str) -> Report:
+    """Score loaded content: all of it, and apart from that the results alone, on ground truth that is read."""
     from harness.evaluation import vqa
 
-    return vqa.evaluate(questions, annotations, results).accuracy
+    if way == "ours":
+        reading, truth = timed(lambda: vqa.read_truth(questions, annotations))
+        scoring, accuracy = timed(lambda: truth.evaluate(results).accuracy)
+    else:
+        reading, index = timed(lambda: official_index(questions, annotations))
+        scoring, accuracy = timed(lambda: official_evaluate(index, results))
+    return {"all": {key: reading[key] + scoring[key] for key in scoring}, "scoring": scoring, "accuracy": accuracy}

@@ -132,6 +132,9 @@ class DatasetCard(Section):
         selection_split: Split on which anything may be selected (checkpoints, hyper-parameters).
         evaluation_split: Split on which entries are scored; nothing is selected on it.
         classes: The label map: segmentation, and PASCAL VOC's objects. Other layouts state theirs in the data.
+        display_names: What classes are called in a sentence, by their name in the data, for zero-shot classification;
+            ``imagenet`` stands for CLIP's names of ImageNet's classes, which are called by wnid in the data. Others are
+            called by their own name.
         answers: VQA: how many of the most frequent training answers a model chooses from.
         metric: Name of the metric that entries are ranked by; each task has one.
         exif_orientation: Whether to turn images as their EXIF data say. The official annotations of all shipped data
@@ -151,6 +154,7 @@ class DatasetCard(Section):
     selection_split: SplitName = "val"
     evaluation_split: SplitName = "val"
     classes: tuple[SegmentationClass, ...] = ()
+    display_names: dict[str, str] | Literal["imagenet"] = Field(default_factory=dict)
     answers: int = Field(default=3129, gt=1)
     metric: str = ""
     exif_orientation: Literal["ignore", "apply"] = "ignore"

@@ -31,6 +31,7 @@ from harness.data.loading import TaskData
 from harness.data.samples import Adapter
 from harness.data.transforms import derive_seed
 from harness.errors import HarnessError
+from harness.models.class_names import class_names
 from harness.models.network import MultiTaskNetwork, TaskSpec
 from harness.progress import Reporter
 from harness.scoring import rehearse, score, task_result, unrankable_reasons
@@ -39,9 +40,10 @@ from harness.training import checkpoints
 from harness.training.costs import macs_per_image
 from harness.training.devices import check_batches
 from harness.training.engine import Engine
+from harness.training.features import remember
 from harness.training.inference import SUFFIX, predict
 from harness.training.journal import Journal
-from harness.training.loop import seed_everything, train
+from harness.training.loop import seed_everything, total_steps, train
 from harness.training.meters import peak_memory
 from harness.training.tracking import Tracker
 
@@ -88,9 +90,13 @@ def open_data(submission: Submission) -> Splits:
 
 def build_network(submission: Submission, splits: Splits) -> MultiTaskNetwork:
     """The network for the classes and words of the data, drawn from the current random state."""
+    cards = submission.cards()
     specs = {
         name: TaskSpec(
-            adapter.task, len(adapter.classes), len(getattr(adapter, "question_vocabulary", ())), adapter.classes
+            adapter.task,
+            len(adapter.classes),
+            len(getattr(adapter, "question_vocabulary", ())),
+            class_names(cards[name], adapter.classes) if adapter.task == "classification" else (),
         )
         for name, adapter in splits.train.items()
     }
@@ -178,8 +184,9 @@ def _run(
         path = folder / "predictions" / f"{name}{SUFFIX[adapter.task]}"
         if not engine.from_main(path.exists):
             begun = time.perf_counter()
-            data, batch_size = evaluation_data(name), submission.evaluation.batch_size
-            predict(network, engine, name, data, path, batch_size, reporter, submission.training.workers)
+            mode, workers = submission.model.backbone.feature_cache, submission.training.workers
+            data = remember(network, engine, evaluation_data(name), mode, reporter, workers=workers)
+            predict(network, engine, name, data, path, submission.evaluation.batch_size, reporter, workers)
             if engine.main:
                 seconds.add(f"predicting {name}", time.perf_counter() - begun)
         if not engine.main:
@@ -260,6 +267,10 @@ def _train(
             images = cache_of(task, splits.selection[name], engine, reporter, workers)
             selection[name] = selection_data(submission, seed, splits, name, images)
     network.to(engine.device)
+    for task in submission.tasks:
+        visits = total_steps(submission) * task.batch_size
+        mode, workers = submission.model.backbone.feature_cache, submission.training.workers
+        data[task.dataset] = remember(network, engine, data[task.dataset], mode, reporter, visits, workers)
     journal = Journal(folder, f"{submission.name}, seed {seed}", tracker)
     try:
         if engine.main:
@@ -314,12 +325,12 @@ def cache_of(
     config: TaskConfig, adapter: Adapter, engine: Engine, reporter: Reporter, workers: int
 ) -> ImageCache | None:
     """The image cache that a task asks for, made by the main process if it is not there. All processes."""
-    size = config.cache
+    size, interpolation = config.cache, config.interpolation
     if size is None:
         return None
     if engine.world > 1:
-        engine.from_main(lambda: bool(image_cache(adapter, size, reporter, workers)))
-    return image_cache(adapter, size, reporter, workers)
+        engine.from_main(lambda: bool(image_cache(adapter, size, reporter, workers, interpolation)))
+    return image_cache(adapter, size, reporter, workers, interpolation)
 
 
 def task_data(

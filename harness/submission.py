@@ -113,27 +113,24 @@ class Submission(Section):
         """12 hex digits that change with anything that a run's result depends on.
 
         Name, description, seeds and tracking are left out: they do not change a run. So are the intervals of logging
-        and checkpoints, and the number of loader processes.
+        and checkpoints, the number of loader processes, and where features of a frozen backbone are kept.
         """
         content = self.resolved()
         for key in ("name", "description", "seeds", "tracking"):
             del content[key]
         content["training"] = self.training.science()
+        del content["model"]["backbone"]["feature_cache"]
         if self.model.backbone.weights is not None:  # what they are, not where they lie
             content["model"]["backbone"]["weights"] = weights_digest(self.model.backbone.weights)
+        for task in content["tasks"]:
+            if task["interpolation"] != "bicubic":
+                del task["interpolation"]
         content["cards"] = {name: card.model_dump(mode="json") for name, card in self.cards().items()}
         for card in content["cards"].values():
-            for key in (
-                "root",
-                "title",
-                "license",
-                "homepage",
-                "how_to_get",
-                "citation",
-                "redistributable",
-                "archives",
-            ):
+            for key in _ONLY_DESCRIBES:
                 del card[key]
+            if self.model.heads.classification.name != "zero_shot":  # nothing else reads them
+                del card["display_names"]
         canonical = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(canonical).hexdigest()[:12]
 
@@ -166,7 +163,24 @@ def load_submission(path: Path, overrides: Sequence[str] = ()) -> Submission:
     data = load_yaml(path)
     for override in overrides:
         _apply(data, override)
-    return parse(Submission, data, str(path))
+    submission = parse(Submission, data, str(path))
+    return submission.model_copy(update={"tasks": _with_interpolation(submission)})
+
+
+def _with_interpolation(submission: Submission) -> tuple[TaskConfig, ...]:
+    """The tasks with ``interpolation: auto`` replaced by what the backbone's weights ask for."""
+    backbone = submission.model.backbone
+    if all(task.interpolation != "auto" for task in submission.tasks):
+        return submission.tasks
+    native = "bilinear"
+    if backbone.pretrained or backbone.weights:  # libraries load only where they have to be asked
+        from harness.models.backbones.interpolation import native_interpolation
+
+        native = native_interpolation(backbone)
+    return tuple(
+        task.model_copy(update={"interpolation": native}) if task.interpolation == "auto" else task
+        for task in submission.tasks
+    )
 
 
 def _apply(data: dict[str, Any], override: str) -> None:

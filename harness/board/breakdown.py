@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from harness.board.evidence import LEVEL
 from harness.errors import HarnessError, suggestion
 from harness.evaluation.metric import Result
+from harness.evaluation.permutation import permutation_p_values_by
 from harness.evaluation.resampling import holm, paired_breakdown
 
 
@@ -57,7 +58,11 @@ def breakdown(a: Sequence[Result], b: Sequence[Result], kind: str, draws: int, s
         Parts on which both entries have a number; all of one breakdown are one family of hypotheses.
     """
     found = paired_breakdown(a, b, kind, draws, seed)
-    corrected = holm([outcome.p_value for outcome in found.values()])
+    p_values = {name: outcome.p_value for name, outcome in found.items()}
+    if len(a) == len(b):  # as for whole tasks, see `Evidence`
+        swapped = permutation_p_values_by(a, b, kind, draws, seed)
+        p_values = {name: max(swapped[name], p if len(a) > 1 else 0.0) for name, p in p_values.items()}
+    corrected = holm(list(p_values.values()))
     return [
         Part(
             name=name,
@@ -66,7 +71,7 @@ def breakdown(a: Sequence[Result], b: Sequence[Result], kind: str, draws: int, s
             difference=outcome.difference,
             low=outcome.interval.low,
             high=outcome.interval.high,
-            p_value=outcome.p_value,
+            p_value=p_values[name],
             p_holm=p,
         )
         for (name, outcome), p in zip(found.items(), corrected, strict=True)

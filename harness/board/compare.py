@@ -18,7 +18,6 @@ from harness.board.records import Protocol, Record, find_entry, read_records
 from harness.board.tables import SCALAR_COSTS
 from harness.board.text import points, safe_terminal
 from harness.errors import HarnessError
-from harness.evaluation.permutation import permutation_p_value
 from harness.evaluation.resampling import draw_weights, holm
 
 SIGNIFICANCE = 1 - LEVEL
@@ -38,7 +37,6 @@ class TaskComparison(_Document):
         a: First entry's number.
         b: Second entry's number.
         paired: First minus second on the same images, with its 95% bootstrap interval and uncorrected p.
-        p_method: How p was made: by random swaps of images between the two sides, unless their numbers of seeds differ.
         p_holm: p corrected over the tasks in common (Holm 1979).
         verdict: The outcome in words.
         by: Breakdowns that were asked for and that this task has, e.g. by class.
@@ -50,7 +48,6 @@ class TaskComparison(_Document):
     a: Estimate
     b: Estimate
     paired: Paired
-    p_method: str
     p_holm: float
     verdict: str
     by: dict[str, list[Part]] = {}
@@ -147,14 +144,10 @@ def compare(board: Path, a: str, b: str, draws: int = 1000, seed: int = 0, by: S
 
     require_kinds(by, {card: evidence.results(side_a[card][:1], card)[0] for card in shared} if by else {})
     paired = [evidence.paired(side_a[card], side_b[card], card) for card in shared]
-    tested = [
-        _tested(evidence, outcome, side_a[card], side_b[card], card)
-        for card, outcome in zip(shared, paired, strict=True)
-    ]
-    corrected = holm([outcome.p_value for outcome, _ in tested])
+    corrected = holm([outcome.p_value for outcome in paired])
     one_seed = len(first) == 1 or any(len(part) == 1 for part in second)
     tasks = []
-    for card, (outcome, p_method), p_holm in zip(shared, tested, corrected, strict=True):
+    for card, outcome, p_holm in zip(shared, paired, corrected, strict=True):
         result = side_a[card][0].tasks[card]
         ours, base = (evidence.results(side[card], card) if by else [] for side in (side_a, side_b))
         tasks.append(
@@ -165,7 +158,6 @@ def compare(board: Path, a: str, b: str, draws: int = 1000, seed: int = 0, by: S
                 a=evidence.estimate(side_a[card], card),
                 b=evidence.estimate(side_b[card], card),
                 paired=outcome,
-                p_method=p_method,
                 p_holm=p_holm,
                 verdict=verdict(outcome, p_holm),
                 by={kind: breakdown(ours, base, kind, draws, seed) for kind in by if kind in ours[0].breakdowns},
@@ -228,22 +220,6 @@ def verdict(paired: Paired, p_corrected: float) -> str:
     if paired.images_needed is not None and paired.images_needed > paired.images:
         return f"{text}; about {paired.images_needed:,} would be needed if the difference is what it seems"
     return text
-
-
-def _tested(evidence: Evidence, outcome: Paired, a: list[Record], b: list[Record], card: str) -> tuple[Paired, str]:
-    """The paired difference with the p-value of a permutation test, and how that was made.
-
-    Swapping images does not see how training seeds scatter. So with several seeds the p-value is at least that of the
-    two-level bootstrap, which does; a difference has to pass both.
-    """
-    if len(a) != len(b):
-        return outcome, f"two-level bootstrap, because {len(a)} and {len(b)} seeds cannot be paired"
-    p = permutation_p_value(evidence.results(a, card), evidence.results(b, card), evidence.draws, evidence.seed)
-    method = f"permutation, {evidence.draws:,} random swaps of images"
-    if len(a) > 1:
-        p = max(p, outcome.p_value)
-        method = f"{method} in {len(a)} paired seeds, and at least that of the two-level bootstrap"
-    return outcome.model_copy(update={"p_value": p}), method
 
 
 def _side(entries: Sequence[Sequence[Record]]) -> dict[str, list[Record]]:

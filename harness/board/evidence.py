@@ -23,10 +23,11 @@ from harness.atomic import write_bytes, write_text
 from harness.board.records import STATISTICS, Record, read_statistics
 from harness.errors import HarnessError
 from harness.evaluation.metric import Result
-from harness.evaluation.resampling import entry_interval, images_needed, paired_difference
+from harness.evaluation.permutation import permutation_p_value
+from harness.evaluation.resampling import PairedDifference, entry_interval, images_needed, paired_difference
 
 CACHE = Path(".cache") / "resampling.json"
-VERSION = 2  # raised when the same statistics could give another outcome
+VERSION = 3  # raised when the same statistics could give another outcome
 LEVEL = 0.95
 IN_MEMORY = 64  # records whose statistics are kept unpacked
 
@@ -66,6 +67,7 @@ class Paired(BaseModel):
         low: Lower end of the 95% interval.
         high: Upper end.
         p_value: Two-sided, uncorrected.
+        p_method: How it was made: by random swaps of images between the sides, unless their numbers of seeds differ.
         images: Images in common.
         images_needed: About how many would tell the two apart; None if they are told apart or no number would do.
         paired_seeds: Whether both sides have the same seeds.
@@ -77,6 +79,7 @@ class Paired(BaseModel):
     low: float
     high: float
     p_value: float
+    p_method: str
     images: int
     images_needed: int | None
     paired_seeds: bool
@@ -145,17 +148,34 @@ class Evidence:
 
         def compute() -> Paired:
             outcome = paired_difference(self.results(a, card), self.results(b, card), self.draws, self.seed)
+            p, method = self._tested(outcome, self.results(a, card), self.results(b, card))
             return Paired(
                 difference=outcome.difference,
                 low=outcome.interval.low,
                 high=outcome.interval.high,
-                p_value=outcome.p_value,
+                p_value=p,
+                p_method=method,
                 images=outcome.images,
                 images_needed=images_needed(outcome),
                 paired_seeds=outcome.paired_seeds,
             )
 
         return self._outcome(Paired, compute, "paired", card, a, b)
+
+    def _tested(self, outcome: PairedDifference, a: Sequence[Result], b: Sequence[Result]) -> tuple[float, str]:
+        """The p-value of a permutation test, and how it was made.
+
+        Swapping images does not see how training seeds scatter. So with several seeds the p-value is at least that of
+        the two-level bootstrap, which does; a difference has to pass both.
+        """
+        if len(a) != len(b):
+            return outcome.p_value, f"two-level bootstrap, because {len(a)} and {len(b)} seeds cannot be paired"
+        p = permutation_p_value(a, b, self.draws, self.seed, tail=True)
+        method = f"permutation, {self.draws:,} random swaps of images"
+        method += ", of which none comes up to the difference: normal tail" if p < 1 / (1 + self.draws) else ""
+        if len(a) > 1:
+            return max(p, outcome.p_value), f"{method}; {len(a)} paired seeds: at least the two-level bootstrap's p"
+        return p, method
 
     def results(self, records: Sequence[Record], card: str) -> list[Result]:
         """The statistics of each record on a card; those used last stay in memory."""

@@ -25,6 +25,8 @@ class Batch:
         contents: int64 [B, 2], height and width of the part of `images` that is no padding, which lies to the right
             and below; None where nothing is padded.
         skipped: Sentences about images that could not be read and were replaced by others.
+        remembered: int64 [B], where a frozen backbone's features of the images lie (`harness.models.feature_stores`);
+            `images` has no pixels then, only their shape. None for images that are there.
     """
 
     ids: tuple[str, ...]
@@ -32,6 +34,7 @@ class Batch:
     sizes: Tensor
     contents: Tensor | None = field(default=None, kw_only=True)
     skipped: tuple[str, ...] = field(default=(), kw_only=True)
+    remembered: Tensor | None = field(default=None, kw_only=True)
 
     def to(self, device: torch.device) -> Self:
         """The batch with all tensors on `device`."""
@@ -54,7 +57,9 @@ class Batch:
         moved: dict[str, Any] = {}
         for one in fields(self):
             value = getattr(self, one.name)
-            if isinstance(value, Tensor):
+            if one.name == "images" and self.remembered is not None:
+                moved[one.name] = function(value[:1, :1, :1, :1]).expand(value.shape)
+            elif isinstance(value, Tensor):
                 moved[one.name] = function(value)
             elif isinstance(value, tuple) and value and isinstance(value[0], Tensor):
                 moved[one.name] = tuple(function(item) for item in value)

@@ -13,6 +13,7 @@ from harness.errors import HarnessError
 Size = Annotated[int, Field(ge=16, le=4096)]
 Factor = Annotated[float, Field(gt=0, le=16)]
 Resize = Literal["stretch", "crop", "fit", "native"]
+Interpolation = Literal["auto", "bilinear", "bicubic"]
 
 # A crop must not cut off what is to be found or answered per pixel; padding must not be pooled or asked about.
 _RESIZES: dict[Task, tuple[Resize, ...]] = {
@@ -34,6 +35,8 @@ class TaskConfig(Section):
             `crop_fraction`, then the centre (classification, VQA). ``fit``: aspect kept, the shorter edge at most the
             smaller and the longer edge at most the larger number, batches padded (detection, segmentation).
             ``native``: not resized; trained on crops of this size, scored at full resolution (segmentation).
+        interpolation: How pixels are made when an image is resized; always antialiased. ``auto``: as for the weights
+            that the backbone starts from (many transformers: bicubic), bilinear for random weights.
         crop_fraction: ``crop``: share of the resized image's shorter edge that is kept.
         crop: Training, ``stretch`` and ``crop``: smallest share of the area that a random resized crop keeps; 1 means
             no random crop.
@@ -54,6 +57,7 @@ class TaskConfig(Section):
     batch_size: int = Field(ge=1, le=65536)
     image_size: tuple[Size, Size]
     resize: Resize = "stretch"
+    interpolation: Interpolation = "auto"
     crop_fraction: float = Field(default=0.875, gt=0, le=1)
     crop: float = Field(default=1.0, gt=0, le=1)
     scale: tuple[Factor, Factor] = (1.0, 1.0)
@@ -114,4 +118,4 @@ class TaskConfig(Section):
             found["sliding_window"] = self.sliding_window
         if self.cache is not None:
             found["cache"] = list(self.cache)
-        return found | {"interpolation": "bilinear, antialiased"}
+        return found | {"interpolation": f"{self.interpolation}, antialiased"}

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from harness.atomic import directory
 from harness.cards import cache_directory
 from harness.data.columns import Columns, Texts
-from harness.data.config import TaskConfig
+from harness.data.config import Interpolation, TaskConfig
 from harness.data.samples import (
     Adapter,
     ClassificationSample,
@@ -78,34 +78,43 @@ class ImageCache:
         return VqaSample(name, image, questions, tuple(record["questions"]), tuple(map(tuple, record["answers"])))
 
 
-def image_cache(adapter: Adapter, size: tuple[int, int], reporter: Reporter, workers: int = 0) -> ImageCache:
+def image_cache(
+    adapter: Adapter,
+    size: tuple[int, int],
+    reporter: Reporter,
+    workers: int = 0,
+    interpolation: Interpolation = "bilinear",
+) -> ImageCache:
     """The cache of a split, made if it is not there.
 
     It is filed under everything that it depends on: card, split, ids, ground truth, size and time of change of every
-    image file, image size, and the version of the library that resizes.
+    image file, image size, interpolation, and the version of the library that resizes.
 
     Args:
         adapter: The split.
         size: Height and width.
         reporter: Shows progress.
         workers: Loader processes.
+        interpolation: How images are resized.
 
     Raises:
         HarnessError: An image cannot be read, or the disk is full.
     """
     parts = (
-        FORMAT, torchvision.__version__, adapter.card.name, adapter.card.version, adapter.split, size,
+        FORMAT, torchvision.__version__, adapter.card.name, adapter.card.version, adapter.split, size, interpolation,
         adapter.card.exif_orientation, adapter.image_list_hash(), adapter.annotation_hash(),
         image_stamp(adapter.card, adapter.split),
     )  # fmt: skip
     folder = cache_directory() / "images" / hashlib.sha256(repr(parts).encode()).hexdigest()
     if not folder.is_dir():
         with directory(folder, replace=True) as unfinished:
-            _fill(unfinished, adapter, size, reporter, workers)
+            _fill(unfinished, _Stretched(adapter, size, interpolation), adapter, size, reporter, workers)
     return ImageCache(folder)
 
 
-def _fill(folder: Path, adapter: Adapter, size: tuple[int, int], reporter: Reporter, workers: int) -> None:
+def _fill(
+    folder: Path, stretched: _Stretched, adapter: Adapter, size: tuple[int, int], reporter: Reporter, workers: int
+) -> None:
     count = len(adapter)
     images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, 3, *size))
     masks = None
@@ -116,7 +125,7 @@ def _fill(folder: Path, adapter: Adapter, size: tuple[int, int], reporter: Repor
     if workers:
         start_fork_server()
     rows: Any = DataLoader(
-        _Stretched(adapter, size),
+        stretched,
         batch_size=None,
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,
@@ -141,9 +150,10 @@ def _fill(folder: Path, adapter: Adapter, size: tuple[int, int], reporter: Repor
 class _Stretched(Dataset[Any]):
     """One row of the cache per image."""
 
-    def __init__(self, adapter: Adapter, size: tuple[int, int]) -> None:
+    def __init__(self, adapter: Adapter, size: tuple[int, int], interpolation: Interpolation) -> None:
         self._adapter = adapter
-        self._transform = Transform(TaskConfig(dataset="cache", batch_size=1, image_size=size), training=False)
+        config = TaskConfig(dataset="cache", batch_size=1, image_size=size, interpolation=interpolation)
+        self._transform = Transform(config, training=False)
 
     def __len__(self) -> int:
         return len(self._adapter)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from harness.data.batches import RESERVED, UNKNOWN, Batch, ClassificationBatch
 from harness.data.collation import MULTIPLE, collate
 from harness.data.config import TaskConfig
+from harness.data.feature_rows import FeatureRows
 from harness.data.image_cache import ImageCache
 from harness.data.samples import (
     Adapter,
@@ -78,6 +81,37 @@ class TaskData(Dataset[Any]):
             self.rows = np.setdiff1d(np.arange(len(adapter)), taken) if held_out else taken
         only_flips = config.crop == 1 and config.augment == "none" and config.cache == config.image_size
         self._whole_batches = cache is not None and adapter.task == "classification" and only_flips
+        self._features: FeatureRows | None = None
+        self._first = 0
+
+    @property
+    def steady(self) -> bool:
+        """Whether an image gives the same pixels in every epoch, of one size, and every image can be had."""
+        return not self._transform.random and self.config.resize in ("stretch", "crop") and not self._skip
+
+    @property
+    def names(self) -> list[str]:
+        """Ids of the images, in the order of their places."""
+        rows = range(len(self)) if self.rows is None else self.rows.tolist()
+        return [self.adapter.ids[row] for row in rows]
+
+    def still(self) -> TaskData:
+        """The same images without augmentation, all questions asked."""
+        other = copy.copy(self)
+        other.training = False
+        other._transform = Transform(self.config, training=False)
+        return other
+
+    def remembering(self, features: FeatureRows, first: int) -> TaskData:
+        """The same with images replaced by where their features lie, so that none is decoded.
+
+        Args:
+            features: A row for every place.
+            first: What a batch calls row 0.
+        """
+        other = copy.copy(self)
+        other._features, other._first = features, first
+        return other
 
     def __len__(self) -> int:
         return len(self.adapter) if self.rows is None else len(self.rows)
@@ -88,6 +122,10 @@ class TaskData(Dataset[Any]):
         Raises:
             HarnessError: An image cannot be read.
         """
+        if self._features is not None:
+            batch = collate([self[place] for place in places])
+            blank = torch.zeros((), dtype=torch.uint8).expand(len(places), 3, *self.config.image_size)
+            return replace(batch, images=blank, remembered=torch.tensor([self._first + row for _, row in places]))
         if self._whole_batches:
             return self._cached(places)
         items, skipped = [], []
@@ -107,6 +145,8 @@ class TaskData(Dataset[Any]):
     def __getitem__(self, place: Place) -> dict[str, Any]:
         epoch, index = place
         row = index if self.rows is None else int(self.rows[index])
+        if self._features is not None:
+            return self._unseen(epoch, row, index, self._features)
         sample: Sample = self._cache.sample(row, self.adapter) if self._cache is not None else self.adapter[row]
         size = sample.image.shape[:2] if self._cache is None else tuple(self._cache.sizes[row].tolist())
         key = self._key(epoch, sample.id)
@@ -127,6 +167,14 @@ class TaskData(Dataset[Any]):
             labels = torch.from_numpy(sample.labels[kept])
             return item | {"image": out["image"], "boxes": out["boxes"][wide], "labels": labels[wide]}
         return item | self._transform(sample.image, key) | self._questions(sample, key)
+
+    def _unseen(self, epoch: int, row: int, index: int, features: FeatureRows) -> dict[str, Any]:
+        """An item without its image."""
+        item = {"id": self.adapter.ids[row], "image": torch.zeros((3, 1, 1), dtype=torch.uint8), **features.item(index)}
+        if self.adapter.task == "vqa":
+            sample: VqaSample = self.adapter.unseen(row)  # type: ignore[attr-defined]
+            item |= self._questions(sample, self._key(epoch, sample.id))
+        return item
 
     def _key(self, epoch: int, name: str) -> tuple[object, ...]:
         return (self.seed, self.config.dataset, epoch, name)
@@ -255,7 +303,7 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def loader(data: TaskData, order: TrainingOrder | EvaluationOrder, workers: int) -> Iterator[Batch]:
+def loader(data: TaskData, order: Iterable[list[Place]], workers: int) -> Iterator[Batch]:
     """Batches over `order`. They do not depend on the number of worker processes.
 
     Raises:

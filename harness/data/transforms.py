@@ -27,7 +27,7 @@ class Transform:
     Everything is torchvision's transforms v2 on uint8, antialiased; boxes and masks follow the image.
 
     Args:
-        config: Image size and augmentation.
+        config: Image size and augmentation. Interpolation ``auto``, which a submission resolves, is bilinear here.
         training: Whether to augment.
     """
 
@@ -102,12 +102,17 @@ def _resize(config: TaskConfig, training: bool) -> list[Step]:
     if config.resize == "fit":
         return [_Fit(config, training)]
     if config.resize == "native":
-        return [_Rescale(config.scale), _crop_to(config.image_size)] if training else []
+        return [_Rescale(config), _crop_to(config.image_size)] if training else []
     if training and config.crop < 1:
-        return [_RandomResizedCrop(size, scale=(config.crop, 1.0), antialias=True)]
+        return [_RandomResizedCrop(size, scale=(config.crop, 1.0), interpolation=_mode(config), antialias=True)]
     if config.resize == "crop":
         return [_CoverThenCentre(config)]
-    return [v2.Resize(size, antialias=True)]
+    return [v2.Resize(size, interpolation=_mode(config), antialias=True)]
+
+
+def _mode(config: TaskConfig) -> v2.InterpolationMode:
+    """Of images; masks are always resized to the nearest pixel's id."""
+    return v2.InterpolationMode("bilinear" if config.interpolation == "auto" else config.interpolation)
 
 
 class _RandomResizedCrop(v2.RandomResizedCrop):
@@ -135,13 +140,14 @@ class _CropAndFlip:
 
     def __init__(self, config: TaskConfig) -> None:
         self._size, self._smallest, self._flip = list(config.image_size), config.crop, config.flip
+        self._mode = _mode(config)
 
     def __call__(self, image: Any, key: tuple[object, ...]) -> Tensor:
         """Crop, resize and flip uint8 [H, W, 3]; returns uint8 [3, h, w]."""
         draw = random.Random(derive_seed(*key))  # noqa: S311 - augmentation, not cryptography
         top, left, height, width = self.box(image.shape[0], image.shape[1], draw)
         part = torch.from_numpy(np.ascontiguousarray(image[top : top + height, left : left + width]))
-        resized = v2.functional.resize_image(part.permute(2, 0, 1), self._size, antialias=True)
+        resized = v2.functional.resize_image(part.permute(2, 0, 1), self._size, self._mode, antialias=True)
         return resized.flip(-1) if draw.random() < self._flip else resized
 
     def box(self, height: int, width: int, draw: random.Random) -> tuple[int, int, int, int]:
@@ -163,6 +169,7 @@ class _CoverThenCentre:
     def __init__(self, config: TaskConfig) -> None:
         self._covered = [math.floor(edge / config.crop_fraction) for edge in config.image_size]
         self._centre = v2.CenterCrop(list(config.image_size))
+        self._mode = _mode(config)
 
     def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
         sides = sample["image"].shape[-2:]
@@ -170,7 +177,7 @@ class _CoverThenCentre:
         size = list(self._covered)
         # The other edge is rounded down, as torchvision does.
         size[1 - tight] = int(self._covered[tight] * sides[1 - tight] / sides[tight])
-        return self._centre(_resized(sample, size))
+        return self._centre(_resized(sample, size, self._mode))
 
 
 class _Fit:
@@ -180,21 +187,22 @@ class _Fit:
         self._short, self._long = sorted(config.image_size)
         self._scale = config.scale if training else (1.0, 1.0)
         self._crop = _crop_to(config.image_size) if self._scale[1] > 1 else None
+        self._mode = _mode(config)
 
     def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
         short, long = sorted(sample["image"].shape[-2:])
-        sample = _scaled(sample, min(self._short / short, self._long / long) * _draw(self._scale))
+        sample = _scaled(sample, min(self._short / short, self._long / long) * _draw(self._scale), self._mode)
         return self._crop(sample) if self._crop is not None else sample
 
 
 class _Rescale:
     """Change the scale of a native image by a random factor."""
 
-    def __init__(self, scale: tuple[float, float]) -> None:
-        self._scale = scale
+    def __init__(self, config: TaskConfig) -> None:
+        self._scale, self._mode = config.scale, _mode(config)
 
     def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
-        return _scaled(sample, _draw(self._scale)) if self._scale != (1.0, 1.0) else sample
+        return _scaled(sample, _draw(self._scale), self._mode) if self._scale != (1.0, 1.0) else sample
 
 
 def _crop_to(size: tuple[int, int]) -> Step:
@@ -212,12 +220,12 @@ def _draw(scale: tuple[float, float]) -> float:
     return low if low == high else float(torch.empty(()).uniform_(low, high))
 
 
-def _scaled(sample: dict[str, Any], factor: float) -> dict[str, Any]:
-    return _resized(sample, [max(1, round(side * factor)) for side in sample["image"].shape[-2:]])
+def _scaled(sample: dict[str, Any], factor: float, mode: v2.InterpolationMode) -> dict[str, Any]:
+    return _resized(sample, [max(1, round(side * factor)) for side in sample["image"].shape[-2:]], mode)
 
 
-def _resized(sample: dict[str, Any], size: list[int]) -> dict[str, Any]:
-    return {name: v2.functional.resize(value, size, antialias=True) for name, value in sample.items()}
+def _resized(sample: dict[str, Any], size: list[int], mode: v2.InterpolationMode) -> dict[str, Any]:
+    return {name: v2.functional.resize(value, size, mode, antialias=True) for name, value in sample.items()}
 
 
 def derive_seed(*key: object) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,17 @@ class VqaV2(Adapter):
 
     def __getitem__(self, index: int) -> VqaSample:
         """Decode one image. Raises HarnessError naming the file if it cannot be read."""
+        sample = self.unseen(index)
+        return replace(sample, image=self._images.read(self._image_name(int(sample.id))))
+
+    def unseen(self, index: int) -> VqaSample:
+        """A sample without pixels (an image of size 0)."""
         index = range(len(self.ids))[index]
         texts = self._texts
         part = slice(*texts.starts[index : index + 2])
         return VqaSample(
             id=self.ids[index],
-            image=self._images.read(self._image_name(int(self.image_ids[index]))),
+            image=np.zeros((0, 0, 3), dtype=np.uint8),
             question_ids=texts.question_ids[part].copy(),
             questions=tuple(texts.questions[part]),
             answers=tuple(tuple(texts.distinct[n] for n in row) for row in texts.answers[part]),

@@ -23,10 +23,18 @@ from harness.evaluation.arrays import (
 from harness.evaluation.columns import collector_paused
 from harness.evaluation.metric import Result
 from harness.evaluation.predictions import read_answers
-from harness.evaluation.vqa_files import HUMAN_ANSWERS, name_of, read_annotations, read_questions
-from harness.evaluation.vqa_text import answer_accuracy, coded_accuracies, normalize_answer
+from harness.evaluation.vqa_files import HUMAN_ANSWERS, Annotations, name_of, read_annotations, read_questions
+from harness.evaluation.vqa_text import HumanAnswers, answer_accuracy, normalize_answer
 
-__all__ = ["HUMAN_ANSWERS", "VqaResult", "answer_accuracy", "evaluate", "normalize_answer"]
+__all__ = [
+    "HUMAN_ANSWERS",
+    "VqaGroundTruth",
+    "VqaResult",
+    "answer_accuracy",
+    "evaluate",
+    "normalize_answer",
+    "read_truth",
+]
 
 _WHOLE = 3 * HUMAN_ANSWERS  # a question's accuracy is counted in thirtieths
 
@@ -48,47 +56,85 @@ def evaluate(
     Raises:
         HarnessError: A file is not valid, a question has no annotation or no answer, or an answer has no question.
     """
+    return read_truth(questions, annotations).evaluate(results, image_ids)
+
+
+def read_truth(
+    questions: Path | str | Mapping[str, Any], annotations: Path | str | Mapping[str, Any]
+) -> VqaGroundTruth:
+    """Read the ground truth once, for several results.
+
+    Args:
+        questions: VQA v2 questions file, or its content.
+        annotations: VQA v2 annotations file, or its content; every question has ten human answers.
+
+    Raises:
+        HarnessError: A file is not valid, or a question has no annotation.
+    """
     with collector_paused():
-        return _evaluate(questions, annotations, results, image_ids)
+        asked, images = read_questions(questions)
+        annotated = read_annotations(annotations, asked, images)
+        return VqaGroundTruth(asked, images, annotated, name_of(questions, "questions"))
 
 
-def _evaluate(
-    questions: Path | str | Mapping[str, Any],
-    annotations: Path | str | Mapping[str, Any],
-    results: Path | str | Sequence[Mapping[str, Any]],
-    image_ids: Sequence[int] | None,
-) -> VqaResult:
-    asked, images = read_questions(questions)
-    annotated = read_annotations(annotations, asked, images)
-    answered, answers = read_answers(results, asked)
-    if image_ids is not None:
-        wanted = np.unique(np.asarray(image_ids, dtype=np.int64))
-        unknown = np.setdiff1d(wanted, images)
-        if len(unknown):
-            raise HarnessError(f"image_ids: {unknown[0]} has no question in {name_of(questions, 'questions')}")
-        kept = np.isin(images, wanted)
-        asked, images = asked[kept], images[kept]
-    answer_of = _places(answered, asked)
-    missing = np.flatnonzero(answer_of < 0)
-    if len(missing):
-        raise HarnessError(
-            f"{name_of(results, 'results')}: {len(missing)} of {len(asked)} questions have no answer; the first is "
-            f"question {asked[missing[0]]}"
+class VqaGroundTruth:
+    """Questions with their human answers, as `read_truth` gives them.
+
+    Attributes:
+        question_ids: int64 [Q], sorted.
+        image_ids: int64 [Q], the image of each question.
+    """
+
+    def __init__(
+        self, question_ids: NDArray[np.int64], image_ids: NDArray[np.int64], annotated: Annotations, name: str
+    ) -> None:
+        self.question_ids, self.image_ids, self._name = question_ids, image_ids, name
+        order = _places(annotated.ids, question_ids)
+        self._people = HumanAnswers(annotated.people[order], list(annotated.texts))
+        self._kinds = (
+            (annotated.answer_types, annotated.answer_type[order]),
+            (annotated.question_types, annotated.question_type[order]),
         )
-    order = _places(annotated.ids, asked)
-    given = annotated.texts.of(answers, len(answers))[answer_of]
-    numbers, image = np.unique(images, return_inverse=True)
-    texts, by_text = sorted_ids([str(number) for number in numbers.tolist()])
-    place = np.empty(len(texts), np.int32)
-    place[by_text] = np.arange(len(texts), dtype=np.int32)
-    return VqaResult(
-        texts,
-        asked,
-        place[image],
-        coded_accuracies(list(annotated.texts), annotated.people[order], given),
-        *_occurring(annotated.answer_types, annotated.answer_type[order]),
-        *_occurring(annotated.question_types, annotated.question_type[order]),
-    )
+
+    def evaluate(
+        self, results: Path | str | Sequence[Mapping[str, Any]], image_ids: Sequence[int] | None = None
+    ) -> VqaResult:
+        """Score answers; see the function `evaluate`.
+
+        Args:
+            results: Results file, or its content: one answer for every question that is scored.
+            image_ids: Score only these images' questions; None means all.
+
+        Raises:
+            HarnessError: The results are not valid, a question has no answer, or an answer has no question.
+        """
+        with collector_paused():
+            answered, answers = read_answers(results, self.question_ids)
+        answer_of = _places(answered, self.question_ids)
+        kept = self._of_images(image_ids)
+        missing = kept[answer_of[kept] < 0]
+        if len(missing):
+            raise HarnessError(
+                f"{name_of(results, 'results')}: {len(missing)} of {len(kept)} questions have no answer; the first is "
+                f"question {self.question_ids[missing[0]]}"
+            )
+        numbers, image = np.unique(self.image_ids[kept], return_inverse=True)
+        texts, by_text = sorted_ids([str(number) for number in numbers.tolist()])
+        place = np.empty(len(texts), np.int32)
+        place[by_text] = np.arange(len(texts), dtype=np.int32)
+        answers_type, questions_type = (_occurring(names, codes[kept]) for names, codes in self._kinds)
+        score = self._people.accuracies(kept, [answers[n] for n in answer_of[kept].tolist()])
+        return VqaResult(texts, self.question_ids[kept], place[image], score, *answers_type, *questions_type)
+
+    def _of_images(self, image_ids: Sequence[int] | None) -> NDArray[np.intp]:
+        """Places of the questions about some images."""
+        if image_ids is None:
+            return np.arange(len(self.question_ids))
+        wanted = np.unique(np.asarray(image_ids, dtype=np.int64))
+        unknown = np.setdiff1d(wanted, self.image_ids)
+        if len(unknown):
+            raise HarnessError(f"image_ids: {unknown[0]} has no question in {self._name}")
+        return np.flatnonzero(np.isin(self.image_ids, wanted))
 
 
 def _places(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.intp]:

@@ -104,7 +104,7 @@ def read_annotations(source: Source, asked: NDArray[np.int64], images: NDArray[n
     else:
         entries = _list(source, "annotations")
         ids = unique_ids(entries, "question_id", where)
-        _of_the_questions(ids, [entry.get("image_id", _UNSTATED) for entry in entries], asked, images, where)
+        _of_the_questions(ids, _stated_images(entries), asked, images, where)
         kinds = [column(entries, key, where) for key in ("answer_type", "question_type")]
         for key, values in zip(("answer_type", "question_type"), kinds, strict=True):
             each_type(values, key, where, (str,), "text")
@@ -177,6 +177,13 @@ def _people_with_care(texts: Numbering, given: list[Any], where: str) -> NDArray
     texts.clear()
     people = [str(one["answer"]) for answers in given for one in answers]
     return texts.of(people, len(people)).reshape(len(given), HUMAN_ANSWERS)
+
+
+def _stated_images(entries: Sequence[Mapping[str, Any]]) -> list[Any]:
+    try:
+        return list(map(itemgetter("image_id"), entries))
+    except KeyError:
+        return [entry.get("image_id", _UNSTATED) for entry in entries]
 
 
 def _of_the_questions(

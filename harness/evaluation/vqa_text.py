@@ -108,8 +108,8 @@ def answer_accuracy(answer: str, human_answers: Sequence[str]) -> float:
         A fraction in [0, 1]; with ten people 0, 0.3, 0.6, 0.9 or 1.
     """
     texts = Numbering()
-    people, given = texts.of(human_answers, len(human_answers)), texts.of([answer], 1)
-    return float(coded_accuracies(list(texts), people[None], given)[0] / (3 * len(human_answers)))
+    people = HumanAnswers(texts.of(human_answers, len(human_answers))[None], list(texts))
+    return float(people.accuracies([0], [answer])[0] / (3 * len(human_answers)))
 
 
 class Numbering(dict[str, int]):
@@ -124,34 +124,45 @@ class Numbering(dict[str, int]):
         return np.fromiter(map(self.__getitem__, texts), np.int32, count)
 
 
-def coded_accuracies(texts: Sequence[str], people: NDArray[np.int32], given: NDArray[np.int32]) -> NDArray[np.int32]:
-    """`answer_accuracy` times three times the number of people: whole numbers, so that sums over questions are exact.
+class HumanAnswers:
+    """The human answers of Q questions by P people each, ready for any number of predictions.
 
-    Every different text is put into normal form once and then stands for a number.
+    Every different text is cleaned and put into normal form once and then stands for a number.
 
     Args:
-        texts: All different texts.
-        people: int32 [Q, P], the human answers of each question, indices into `texts`.
-        given: int32 [Q], the answers that are scored, likewise.
-
-    Returns:
-        int32 [Q], 0 to 3 P.
+        people: int32 [Q, P], indices into `texts`.
+        texts: All different raw answers.
     """
-    clean = [_clean(text) for text in texts]
-    plain, normal = _numbered(clean), _numbered([normalize_answer(text) for text in clean])
-    raw = plain[people]
-    agree = (raw == raw[:, :1]).all(axis=1)
-    # where people agree their text counts as it is
-    same = np.where(agree[:, None], raw == plain[given][:, None], normal[people] == normal[given][:, None])
-    matches, count = same.sum(axis=1, dtype=np.int32), people.shape[1]
-    # Leaving out one of the m who match leaves m - 1 matches, leaving out one of the others leaves m.
-    thirds: NDArray[np.int32] = matches * np.clip(matches - 1, 0, 3) + (count - matches) * np.minimum(matches, 3)
-    return thirds.astype(np.int32)
 
+    def __init__(self, people: NDArray[np.int32], texts: Sequence[str]) -> None:
+        self._clean, self._normal = Numbering(), Numbering()
+        clean = self._clean.of(map(_clean, texts), len(texts))[people]
+        self._agree = (clean == clean[:, :1]).all(axis=1)
+        # Where people agree their text counts as it is.
+        normal = self._normal.of(map(normalize_answer, texts), len(texts))
+        self._people = np.where(self._agree[:, None], clean, normal[people])
 
-def _numbered(texts: list[str]) -> NDArray[np.int32]:
-    """Equal texts as equal numbers."""
-    return Numbering().of(texts, len(texts))
+    def accuracies(self, questions: Sequence[int] | NDArray[np.intp], answers: Sequence[str]) -> NDArray[np.int32]:
+        """`answer_accuracy` times three times the number of people: whole numbers, so that sums are exact.
+
+        Args:
+            questions: int64 [N], which questions.
+            answers: The predicted answer to each.
+
+        Returns:
+            int32 [N], 0 to 3 P.
+        """
+        texts = Numbering()
+        given = texts.of(answers, len(answers))
+        # Of a text that nobody gave, the number is one that nobody has.
+        clean = np.array([self._clean.get(_clean(text), -1) for text in texts], np.int32)
+        normal = np.array([self._normal.get(normalize_answer(text), -1) for text in texts], np.int32)
+        wanted = np.where(self._agree[questions], clean[given], normal[given])
+        people = self._people[questions]
+        matches, count = (people == wanted[:, None]).sum(axis=1, dtype=np.int32), people.shape[1]
+        # Leaving out one of the m who match leaves m - 1 matches, leaving out one of the others leaves m.
+        thirds: NDArray[np.int32] = matches * np.clip(matches - 1, 0, 3) + (count - matches) * np.minimum(matches, 3)
+        return thirds.astype(np.int32)
 
 
 def _clean(text: str) -> str:

@@ -42,6 +42,9 @@ class BackboneConfig(Section):
         allow_mismatch: Load `weights` although some of them are missing, unexpected or of another shape.
         frozen: Which weights stay as they are: ``none``, ``all``, ``norm`` (weights and statistics of every norm
             layer) or a number n: the first n stages that ``harness validate`` lists and all that lies before them.
+        feature_cache: Where the features of a model that is frozen wholly and meets no placeholder token are kept.
+            ``disk``: for later runs, too, where images are not augmented (these are not decoded again), otherwise in
+            memory. ``memory``: for this run. ``none``: nowhere. The result is the same.
         batch_norm: ``shared``: batches of tasks with equal image sizes go through the network together, so tasks
             share batch-norm statistics. ``per_task``: each task is normalised by statistics of its own (same affine
             weights), which is needed where the tasks' images look different.
@@ -54,6 +57,7 @@ class BackboneConfig(Section):
     weights: str | None = Field(default=None, min_length=1, max_length=4096)
     allow_mismatch: bool = False
     frozen: Literal["none", "all", "norm"] | Annotated[int, Field(ge=1, le=1000, strict=True)] = "none"
+    feature_cache: Literal["disk", "memory", "none"] = "disk"
     batch_norm: Literal["shared", "per_task"] = "shared"
 
     @field_validator("options", mode="before")

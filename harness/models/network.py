@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class TaskSpec:
         task: What is predicted.
         classes: C, number of classes (VQA: of answers).
         words: VQA: size of the question vocabulary.
-        names: Names of the classes, for heads that read them.
+        names: What the classes are called in a sentence, for heads that read them.
     """
 
     task: Task
@@ -58,7 +58,7 @@ class MultiTaskNetwork(nn.Module):
         self.specs = dict(specs)
         self._blind = config.heads.vqa.question_only
         looking = [name for name, spec in specs.items() if not (spec.task == "vqa" and self._blind)]
-        pooled_only = [name for name in looking if specs[name].task == "classification"]
+        pooled_only = [name for name in looking if self.reads(name) == "pooled"]
         sharing = look_up(SHARING, config.sharing.name, "sharing architecture")
         self.shared = sharing(config, looking, pooled_only) if looking else None
         shape = self.shared.shape if self.shared is not None else FeatureShape(config.neck.strides, 0, 0)
@@ -118,6 +118,12 @@ class MultiTaskNetwork(nn.Module):
         if name in self._prompts and self.clip_text is not None:
             self.clip_text.class_texts(self._prompts[name])
 
+    def reads(self, name: str) -> Literal["nothing", "pooled", "maps"]:
+        """What a task takes of the backbone's features."""
+        if self._is_blind(name):
+            return "nothing"
+        return "pooled" if self.specs[name].task == "classification" else "maps"
+
     def site_names(self) -> list[str]:
         """Where placeholder tokens come in, in the order of a forward pass; empty for the plain network."""
         if self.placeholders is None:
@@ -153,7 +159,7 @@ class MultiTaskNetwork(nn.Module):
         if isinstance(head, ZeroShotConfig):
             for name, spec in self.specs.items():
                 if spec.task == "classification":
-                    self._prompts[name] = [[t.replace("{}", spoken(one)) for t in head.templates] for one in spec.names]
+                    self._prompts[name] = [[t.replace("{}", one) for t in head.templates] for one in spec.names]
         if self._prompts or (asking and not isinstance(config.text, OwnTextConfig)):
             self.clip_text = open_clip_text(config)
 
@@ -213,8 +219,3 @@ class MultiTaskNetwork(nn.Module):
 
     def _is_blind(self, name: str) -> bool:
         return self._blind and self.specs[name].task == "vqa"
-
-
-def spoken(name: str) -> str:
-    """A class name as it stands in a sentence: folder names have underscores for spaces."""
-    return name.replace("_", " ").strip()

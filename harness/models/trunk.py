@@ -28,7 +28,12 @@ class Trunk(nn.Module):
         self.shape = FeatureShape(config.neck.strides, config.neck.channels, self.backbone.pooled_width)
 
     def forward(
-        self, images: Tensor, stream: TokenStream | None, pyramids: int, contents: Tensor | None = None
+        self,
+        images: Tensor,
+        stream: TokenStream | None,
+        pyramids: int,
+        contents: Tensor | None = None,
+        remembered: Tensor | None = None,
     ) -> Features:
         """Encode images.
 
@@ -37,8 +42,9 @@ class Trunk(nn.Module):
             stream: Their placeholder tokens, or None.
             pyramids: For how many of the images, from the first on, the feature pyramid is needed.
             contents: int64 [B, 2], sizes of the images without padding, or None.
+            remembered: int64 [B], where the backbone's features of the images lie, or None.
         """
-        encoded = self.backbone(images, stream, contents, pyramids)
+        encoded = self.backbone(images, stream, contents, pyramids, remembered)
         levels: dict[str, Tensor] = {}
         if pyramids:
             levels = self.neck({str(stride): level for stride, level in encoded.maps.items()})

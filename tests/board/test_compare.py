@@ -15,7 +15,14 @@ from harness.errors import HarnessError
 
 def paired(difference: float, low: float, high: float, needed: int | None = None, p: float = 0.03) -> Paired:
     return Paired(
-        difference=difference, low=low, high=high, p_value=p, images=500, images_needed=needed, paired_seeds=True
+        difference=difference,
+        low=low,
+        high=high,
+        p_value=p,
+        p_method="",
+        images=500,
+        images_needed=needed,
+        paired_seeds=True,
     )
 
 
@@ -92,7 +99,7 @@ def test_p_is_that_of_swapping_images_and_says_so(builder: Any) -> None:
     exact = sum(math.comb(30, k) for k in range(31) if abs(k - 15) >= 5) / 2**30
     assert task.paired.p_value == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 4000))
     assert task.p_holm == task.paired.p_value
-    assert task.p_method == "permutation, 4,000 random swaps of images"
+    assert task.paired.p_method == "permutation, 4,000 random swaps of images"
 
 
 def test_p_of_several_seeds_does_not_forget_how_they_scatter(builder: Any, right: Any) -> None:
@@ -103,10 +110,8 @@ def test_p_of_several_seeds_does_not_forget_how_they_scatter(builder: Any, right
     builder.add("c", {"one": right(50, 200)}, seed=3)
     paired, unpaired = (compare(builder.board, "a", name).tasks[0] for name in ("b", "c"))
     assert paired.paired.p_value > 0.3  # swaps of images alone would give 0.001: seeds differ by -30, 30 and 90 images
-    assert paired.p_method.endswith(
-        "random swaps of images in 3 paired seeds, and at least that of the two-level bootstrap"
-    )
-    assert unpaired.p_method == "two-level bootstrap, because 3 and 4 seeds cannot be paired"
+    assert paired.paired.p_method.endswith("; 3 paired seeds: at least the two-level bootstrap's p")
+    assert unpaired.paired.p_method == "two-level bootstrap, because 3 and 4 seeds cannot be paired"
 
 
 def test_turning_a_comparison_around_turns_its_signs(builder: Any, right: Any) -> None:

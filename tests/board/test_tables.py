@@ -94,7 +94,7 @@ def test_the_overall_order_is_by_mean_rank(builder: Any, right: Any) -> None:
     builder.add("a", {"one": right(90, 100), "two": right(10, 100)})
     builder.add("b", {"one": right(50, 100), "two": right(50, 100)})
     builder.add("c", {"one": right(10, 100), "two": right(90, 100)})
-    builder.add("d", {"one": right(95, 100), "two": right(5, 100)})
+    builder.add("d", {"one": right(100, 100), "two": right(0, 100)})
     (table,) = board_document(builder.board)["tables"]
     found = {row["entry"][0]: (row["rank"], row["mean_rank"]) for row in table["rows"]}
     assert found["c"] == (1, 2.5)

@@ -110,6 +110,16 @@ def test_a_resize_scales_boxes_and_keeps_mask_ids() -> None:
     assert set(mask.unique().tolist()) <= {*range(9), 255}
 
 
+@pytest.mark.parametrize("crop", [1.0, 0.3])
+def test_a_batch_keeps_the_memory_layout_of_decoded_images(crop: float) -> None:
+    data = task_data(image_size=48, crop=crop)
+    batch = data.batch([(0, 1), (0, 2)])
+    assert batch.images.shape == (2, 3, 48, 48)
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    alone = [data[0, index]["image"] for index in (1, 2)]
+    assert torch.equal(batch.images, torch.stack(alone))
+
+
 def test_boxes_that_a_crop_leaves_thinner_than_a_pixel_are_not_learned() -> None:
     data = task_data("shapes-detection", crop=0.05)
     for epoch in range(20):

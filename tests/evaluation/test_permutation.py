@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from harness.errors import HarnessError
 from harness.evaluation import classification, detection, segmentation, vqa
 from harness.evaluation.label_map import LabelClass, LabelMap
-from harness.evaluation.permutation import permutation_p_value, swapped_differences
+from harness.evaluation.permutation import permutation_p_value, permutation_p_values_by, swapped_differences
 
 
 def accuracy(correct: Any) -> classification.ClassificationResult:
@@ -118,6 +118,40 @@ def test_paired_seeds_swap_an_image_together_and_count_by_their_mean() -> None:
     # image differences 1, 0, 0 and 1, 0, 1: their means 1, 0 and 1/2 with free signs, over three images
     expected = [(x + z / 2) / 3 for x, _, z in itertools.product((1, -1), repeat=3)]
     assert swapped_differences(a, b, every_swap(3)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_tail_goes_on_where_no_swap_comes_up_to_the_difference() -> None:
+    a, b = accuracy([1] * 200), accuracy([1] * 160 + [0] * 40)
+    assert permutation_p_value([a], [b], 999) == 1 / 1000
+    # 40 free signs: the sum's standard deviation is the root of 40, the exact p-value 2 / 2**40
+    tail = permutation_p_value([a], [b], 4000, tail=True)
+    assert math.log10(tail) == pytest.approx(math.log10(math.erfc(math.sqrt(40) / math.sqrt(2))), abs=1)
+    assert permutation_p_value([b], [a], 4000, tail=True) == tail
+    # where swaps do come up to it, nothing is extrapolated
+    near = accuracy([1] * 195 + [0] * 5)
+    assert permutation_p_value([a], [near], 500, tail=True) == permutation_p_value([a], [near], 500) > 1 / 32
+
+
+def test_a_tail_never_goes_below_what_the_images_can_show() -> None:
+    a, b = accuracy([1] * 9), accuracy([0] * 9)
+    found = [permutation_p_value([a], [b], 20, seed, tail=True) for seed in range(30)]
+    assert min(found) >= 2.0**-8
+
+
+def test_parts_are_tested_as_if_each_were_alone() -> None:
+    generator = np.random.default_rng(1)
+    labels = generator.integers(0, 3, 90)
+    sides = [np.where(generator.random(90) < share, labels, (labels + 1) % 3) for share in (0.8, 0.7)]
+    sides[1] = np.where(labels == 2, 0, sides[1])  # B never finds the third class
+    a, b = (classification.evaluate(labels, side, None, ["x", "y", "z"]) for side in sides)
+    found = permutation_p_values_by([a], [b], "class", 500)
+    assert list(found) == ["x", "y", "z"]
+    assert found["z"] < 1e-4 < 0.05 < min(found["x"], found["y"])
+    of_class = labels == 0
+    alone = [accuracy((side == labels)[of_class]) for side in sides]
+    assert found["x"] == pytest.approx(permutation_p_value([alone[0]], [alone[1]], 4000), abs=0.08)
+    with pytest.raises(HarnessError, match="breakdown: 'size' is none of"):
+        permutation_p_values_by([a], [b], "size")
 
 
 def test_the_same_seed_gives_the_same_p_and_turning_around_does_not_change_it() -> None:

@@ -10,8 +10,8 @@ import torch
 from tests_support import batches, document
 from torch import Tensor, nn
 
-from harness.models import feature_memory
 from harness.models.config import ModelConfig
+from harness.models.feature_memory import LIMIT
 from harness.models.network import MultiTaskNetwork, TaskSpec
 
 SPECS = {
@@ -22,11 +22,16 @@ SPECS = {
 }
 
 
-def network(name: str = "test_resnet", frozen: str = "all", **placeholders: Any) -> MultiTaskNetwork:
+def network(
+    name: str = "test_resnet", frozen: str = "all", limit: int = LIMIT, **placeholders: Any
+) -> MultiTaskNetwork:
     model = document(4)["model"] | {"backbone": {"name": name, "frozen": frozen}}
     model["placeholders"] |= placeholders or {"stages": 0}
     torch.manual_seed(0)
-    return MultiTaskNetwork(ModelConfig.model_validate(model), SPECS)
+    # The layout of runs; dropout is drawn in the order of the memory.
+    net = MultiTaskNetwork(ModelConfig.model_validate(model), SPECS).to(memory_format=torch.channels_last)
+    net.shared.trunk.backbone.remember(limit)  # type: ignore[union-attr]
+    return net
 
 
 def images_computed(net: MultiTaskNetwork) -> list[int]:
@@ -54,14 +59,13 @@ def trained(net: MultiTaskNetwork, steps: int = 4) -> tuple[list[dict[str, float
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_vit"])
 def test_a_run_with_the_memory_equals_the_run_without_it_bit_for_bit(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str,
 ) -> None:
     net = network(name)
     counts = images_computed(net)
     history, weights = trained(net)
     assert len(counts) == 1  # nine images, all in the first step
-    monkeypatch.setattr(feature_memory, "LIMIT", 0)
-    net = network(name)
+    net = network(name, limit=0)
     counts = images_computed(net)
     expected, other = trained(net)
     assert len(counts) == 4
@@ -115,8 +119,36 @@ def test_it_is_not_used_where_features_change(changes: dict[str, Any], why: str)
     assert len(counts) == 2, why
 
 
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_vit"])
+def test_predictions_remember_too_and_features_do_not_depend_on_the_other_images_of_the_batch(name: str) -> None:
+    net, other = (network(name, limit=limit).eval() for limit in (LIMIT, 0))
+    counts = images_computed(net)
+    batch = batches()["c"]
+    first, again = net.predict("c", batch), net.predict("c", batch)
+    assert torch.equal(first, again)
+    assert len(counts) == 1
+    whole, alone = (one.shared.trunk.backbone for one in (net, other))  # type: ignore[union-attr]
+    together = whole(batch.images)
+    for row in range(3):
+        single = alone(batch.images[row : row + 1])
+        assert torch.equal(single.pooled[0], together.pooled[row])
+        assert all(torch.equal(single.maps[stride][0], level[row]) for stride, level in together.maps.items())
+
+
+def test_maps_are_computed_where_only_the_pooled_feature_was_remembered() -> None:
+    net = network()
+    counts = images_computed(net)
+    data = batches()
+    data["d"] = replace(data["d"], images=data["c"].images[:2])
+    net({"c": data["c"]})
+    net({"d": data["d"]})
+    net({"d": data["d"], "c": data["c"]})
+    assert len(counts) == 2
+
+
 def test_costs_are_those_of_the_whole_network() -> None:
     net = network()
+    net.shared.trunk.backbone._memory = None  # type: ignore[union-attr]
     counts = images_computed(net)
     net.eval()
     net.predict("c", batches()["c"])

@@ -85,6 +85,16 @@ def test_tasks_with_images_of_other_sizes_are_encoded_apart() -> None:
     torch.testing.assert_close(net({"c": small, "d": data["d"]})["c"], net({"c": small})["c"], rtol=1e-5, atol=1e-6)
 
 
+def test_the_memory_layout_of_a_batch_changes_no_bit() -> None:
+    data = batches()
+    turned = {
+        name: replace(batch, images=batch.images.contiguous(memory_format=torch.channels_last))
+        for name, batch in data.items()
+    }
+    losses, again = build()(data), build()(turned)
+    assert all(torch.equal(losses[name], again[name]) for name in losses)
+
+
 def test_in_evaluation_a_task_gives_the_same_whether_others_are_beside_it_or_not() -> None:
     net = build().eval()
     together = net(batches())

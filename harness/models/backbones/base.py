@@ -20,12 +20,11 @@ from harness.models.backbones.pyramid import STRIDES, SimplePyramid
 from harness.models.backbones.structure import Library, Stage, Structure, Unsuitable, inspect
 from harness.models.backbones.weights import load_weights, read_weights
 from harness.models.config import BackboneConfig, PlaceholderConfig
-from harness.models.feature_memory import FeatureMemory
+from harness.models.feature_memory import POOLED, FeatureMemory, Outputs, in_chunks, restored
+from harness.models.feature_stores import FeatureStores
 from harness.models.features import padding_mask
 from harness.models.placeholders import TokenStream
 from harness.models.weight_files import find_weights
-
-_POOLED = "pooled"  # beside the maps, which have the names of modules
 
 
 @dataclass
@@ -35,12 +34,13 @@ class BackboneFeatures:
     Attributes:
         maps: float [B', C, ceil(H/stride), ceil(W/stride)] by stride, of the first B' images, which are all unless
             fewer were asked for.
-        tokens: float [B, N, C], the positions of the last stage (of a plain transformer: the patches), row by row.
+        tokens: float [B', N, C], of the same images the positions of the last stage (of a plain transformer: the
+            patches), row by row; None where B' is 0.
         pooled: float [B, F], pooled and normed as the library's own classifier would get it.
     """
 
     maps: dict[int, Tensor]
-    tokens: Tensor
+    tokens: Tensor | None
     pooled: Tensor
 
 
@@ -79,6 +79,7 @@ class ImageBackbone(nn.Module):
     def __init__(self, config: BackboneConfig, strides: Sequence[int], placeholders: PlaceholderConfig) -> None:
         super().__init__()
         self.name = config.name
+        self.options = dict(config.options)
         self.structure = _structure(self.library, config)
         self.body = _build(self.library, config, self.structure)
         mean, std = self.library.normalization(config, self.body)
@@ -89,7 +90,9 @@ class ImageBackbone(nn.Module):
         self._resting = freeze(self.body, config.frozen, [stage.module for stage in self.structure.stages])
         for module in self._resting:
             module.eval()
-        self._memory = FeatureMemory(self.body) if config.frozen == "all" else None
+        self._frozen = config.frozen == "all"
+        self._memory: FeatureMemory | None = None
+        self.stores = FeatureStores()
 
         stages = self.structure.stages
         self.pooled_width = self.structure.pooled_width
@@ -119,6 +122,7 @@ class ImageBackbone(nn.Module):
         stream: TokenStream | None = None,
         contents: Tensor | None = None,
         mapped: int | None = None,
+        remembered: Tensor | None = None,
     ) -> BackboneFeatures:
         """Encode images.
 
@@ -128,42 +132,83 @@ class ImageBackbone(nn.Module):
             contents: int64 [B, 2], sizes of the images without padding, or None. Padding becomes 0 after
                 normalisation, as torchvision's detectors have it, and placeholder tokens do not read it.
             mapped: For how many of the images, from the first on, maps are needed; None for all of them.
+            remembered: int64 [B], where the features of the images lie in `stores`; of `images` the shape counts then.
 
         Raises:
             HarnessError: The model is made for smaller images.
         """
-        normalized = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+        size = (images.shape[-2], images.shape[-1])
+        mapped = len(images) if mapped is None else mapped
+        if remembered is None:
+            found = self._encode(images, stream, contents, mapped)
+        else:
+            found = restored(self.stores.outputs(remembered, mapped))
+        if not mapped:
+            return BackboneFeatures({}, None, found[POOLED])
+        last = self.structure.stages[-1]
+        maps = {stride: found[stage.module] for stride, stage in self._sources.items()}
+        if self.pyramid is not None:
+            maps = self.pyramid(found[last.module], size)
+        return BackboneFeatures(
+            {stride: _cut(level, size, stride) for stride, level in maps.items()},
+            _cut(found[last.module], size, last.stride).flatten(2).transpose(1, 2),
+            found[POOLED],
+        )
+
+    @property
+    def rests(self) -> bool:
+        """Whether a body's outputs depend on nothing but pixels: it is frozen, and no token comes into it."""
+        return self._frozen and not self.sites
+
+    def remember(self, limit: int) -> None:
+        """Take features of a body that rests from a memory of `limit` bytes from now on, in training and evaluation."""
+        self._memory = FeatureMemory(self.body, limit) if self.rests else None
+
+    def outputs(self, images: Tensor, mapped: bool) -> Outputs:
+        """What a store keeps of images, bit for bit what the memory would give.
+
+        Args:
+            images: uint8 [B, 3, H, W], without padding.
+            mapped: Whether maps are wanted beside the pooled feature.
+        """
+        fitted, contents = self._fitted(images, None, None)
+        full = (fitted.shape[-2], fitted.shape[-1])
+        found = in_chunks(fitted, lambda chunk: self._run(chunk, _Pass(None, contents, full)))
+        return found if mapped else {POOLED: found[POOLED]}
+
+    def _encode(self, images: Tensor, stream: TokenStream | None, contents: Tensor | None, mapped: int) -> Outputs:
+        """The pooled feature of all images and the maps of the first ones, by module."""
+        fitted, contents = self._fitted(images, stream, contents)
+        full = (fitted.shape[-2], fitted.shape[-1])
+
+        def compute(inputs: Tensor) -> Outputs:
+            return self._run(inputs, _Pass(stream, contents, full))
+
+        if self._memory is not None:
+            return self._memory.recall(fitted, compute, mapped)
+        found = compute(fitted)
+        return {name: value if name == POOLED else value[:mapped] for name, value in found.items()}
+
+    def _run(self, inputs: Tensor, now: _Pass) -> Outputs:
+        with self._passing(now), self._inserting(now.stream):
+            pooled = self.library.pooled(self.body, inputs)
+        return now.maps | {POOLED: pooled}
+
+    def _fitted(
+        self, images: Tensor, stream: TokenStream | None, contents: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Normalised images of a size that the model takes, and the sizes of what is no padding in them."""
+        # Batches come in either memory layout. With channels last, arithmetic by channel takes five times as long.
+        normalized = (images.contiguous().to(self.mean.dtype) / 255 - self.mean) / self.std
         size = (images.shape[-2], images.shape[-1])
         if contents is not None:
             normalized = normalized.masked_fill(padding_mask(contents, size, size)[:, None], 0.0)
         if stream is not None and _border_site() in self.sites:
             normalized = add_border(normalized, stream.prefix(_border_site()))
         fitted = self._fit(normalized)
-        full = (fitted.shape[-2], fitted.shape[-1])
-        if contents is None and full != size:
+        if contents is None and fitted.shape != images.shape:
             contents = torch.tensor(size, device=images.device).expand(len(images), 2)
-
-        def compute(inputs: Tensor) -> dict[str, Tensor]:
-            with self._passing(_Pass(stream, contents, full)) as now, self._inserting(stream):
-                pooled = self.library.pooled(self.body, inputs)
-            return now.maps | {_POOLED: pooled}
-
-        # Without a site in it a frozen body sees nothing but the pixels.
-        remembering = self._memory is not None and self.training and not self.sites
-        found = self._memory.recall(fitted, compute) if remembering and self._memory else compute(fitted)
-        pooled = found[_POOLED]
-        last = self.structure.stages[-1]
-        final = _cut(found[last.module], size, last.stride)
-        maps: dict[int, Tensor] = {}
-        if mapped is None or mapped > 0:
-            maps = {stride: found[stage.module][:mapped] for stride, stage in self._sources.items()}
-            if self.pyramid is not None:
-                maps = self.pyramid(found[last.module][:mapped], size)
-        return BackboneFeatures(
-            {stride: _cut(level, size, stride) for stride, level in maps.items()},
-            final.flatten(2).transpose(1, 2),
-            pooled,
-        )
+        return fitted, contents
 
     def train(self, mode: bool = True) -> ImageBackbone:
         """Frozen parts stay in evaluation mode: their statistics do not move and nothing in them is dropped."""

@@ -143,16 +143,15 @@ class OpenClip:
 
     def normalization(self, config: BackboneConfig, body: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
         """Of the weights' training: of the tag, of the folder, or else of the model's first tag."""
-        if _has_own_config(config):
-            recipe = _read_config(config).get("preprocess_cfg", {})
-        else:
-            name = config.name.partition(".")[0]
-            tag = _tag(config)
-            recipe = open_clip.get_pretrained_cfg(name, tag) if tag else {}
+        recipe = _recipe(config)
         return (
             recipe.get("mean") or open_clip.OPENAI_DATASET_MEAN,
             recipe.get("std") or open_clip.OPENAI_DATASET_STD,
         )
+
+    def interpolation(self, config: BackboneConfig) -> str:
+        """Of the weights' training; bicubic, as open_clip's default is, unless the recipe says otherwise."""
+        return str(_recipe(config).get("interpolation") or "bicubic")
 
     def adapt(self, body: nn.Module, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """Of a whole CLIP model the text tower is dropped."""
@@ -214,6 +213,15 @@ def _read_config(config: BackboneConfig) -> dict[str, Any]:
             " it needs model_cfg with vision_cfg and text_cfg"
         ) from None
     return found
+
+
+def _recipe(config: BackboneConfig) -> Mapping[str, Any]:
+    """How images are prepared for the weights: of the folder, of the tag, or else of the model's first tag."""
+    if _has_own_config(config):
+        found = _read_config(config).get("preprocess_cfg", {})
+        return found if isinstance(found, dict) else {}
+    tag = _tag(config)
+    return open_clip.get_pretrained_cfg(config.name.partition(".")[0], tag) if tag else {}
 
 
 def _tag(config: BackboneConfig) -> str:

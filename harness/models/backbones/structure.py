@@ -65,6 +65,9 @@ class Library(Protocol):
     def normalization(self, config: BackboneConfig, body: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
         """Mean and standard deviation of each channel, of pixels in [0, 1]."""
 
+    def interpolation(self, config: BackboneConfig) -> str:
+        """How images were resized in the training of the weights, e.g. ``bicubic``; empty where nothing is known."""
+
     def adapt(self, body: nn.Module, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """A checkpoint's weights under `body`'s names, and those that are rightly dropped (the classifier's)."""
 

@@ -60,6 +60,11 @@ class Timm:
         """Of the weights' training, by tag."""
         return body.pretrained_cfg["mean"], body.pretrained_cfg["std"]
 
+    def interpolation(self, config: BackboneConfig) -> str:
+        """Of the weights' training, by tag."""
+        recipe = timm.get_pretrained_cfg(config.name)
+        return recipe.interpolation if recipe is not None else ""
+
     def adapt(self, body: Any, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """Here timm knows its models' classifiers, and translates the checkpoints of their authors."""
         if not set(body.state_dict()) <= set(state):

@@ -11,6 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
+from torchvision.transforms.v2 import InterpolationMode
 
 from harness.models.backbones.base import ImageBackbone
 from harness.models.backbones.positions import resampled
@@ -99,6 +100,15 @@ class Torchvision:
             return _IMAGENET
         recipe = (weights[tag] if tag else weights.DEFAULT).transforms()
         return recipe.mean, recipe.std
+
+    def interpolation(self, config: BackboneConfig) -> str:
+        """Of the weights' training."""
+        name, _, tag = config.name.partition(".")
+        weights = torchvision.models.get_model_weights(name)
+        if not len(weights) or (tag and tag not in weights.__members__):
+            return ""
+        mode: InterpolationMode = (weights[tag] if tag else weights.DEFAULT).transforms().interpolation
+        return mode.value
 
     def adapt(self, body: nn.Module, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """The last linear layer and auxiliary classifiers are dropped; DenseNets' old names are translated."""

@@ -61,11 +61,11 @@ class HardSharing(nn.Module):
         for group in self._groups(batches):
             if self._statistics is not None:
                 self._statistics.select(group[0])
-            together, contents = _joined([batches[task] for task in group])
+            together, contents, remembered = _joined([batches[task] for task in group])
             samples = {task: len(batches[task].ids) for task in group}
             stream = placeholders.begin(samples) if placeholders is not None else None
             pyramids = sum(len(batches[task].ids) for task in group if task not in self._pooled_only)
-            encoded = self.trunk(together, stream, pyramids, contents)
+            encoded = self.trunk(together, stream, pyramids, contents, remembered)
             start = 0
             for task in group:
                 rows = slice(start, start + len(batches[task].ids))
@@ -81,19 +81,23 @@ class HardSharing(nn.Module):
         """Tasks that go through the network together, those that need the pyramid first."""
         if self._statistics is not None:
             return [[task] for task in batches]
-        by_size: dict[tuple[int, ...], list[str]] = {}
+        by_size: dict[tuple[object, ...], list[str]] = {}
         for task, batch in sorted(batches.items(), key=lambda item: item[0] in self._pooled_only):
-            by_size.setdefault(tuple(batch.images.shape[1:]), []).append(task)
+            by_size.setdefault((*batch.images.shape[1:], batch.remembered is None), []).append(task)
         return list(by_size.values())
 
 
-def _joined(batches: Sequence[Batch]) -> tuple[Tensor, Tensor | None]:
-    """The images of several batches of one size, and their contents where any of them is padded."""
+def _joined(batches: Sequence[Batch]) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The images of several batches of one size, their contents where any is padded, and where their features lie."""
     if len(batches) == 1:
-        return batches[0].images, batches[0].contents
+        return batches[0].images, batches[0].contents, batches[0].remembered
+    rows = [batch.remembered for batch in batches if batch.remembered is not None]
+    if rows:
+        remembered = torch.cat(rows)
+        return batches[0].images[:1].expand(len(remembered), -1, -1, -1), None, remembered
     images = torch.cat([batch.images for batch in batches])
     if all(batch.contents is None for batch in batches):
-        return images, None
+        return images, None, None
     whole = images.new_tensor(images.shape[-2:], dtype=torch.int64)
     parts = [batch.contents if batch.contents is not None else whole.expand(len(batch.ids), 2) for batch in batches]
-    return images, torch.cat(parts)
+    return images, torch.cat(parts), None
