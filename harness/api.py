@@ -48,10 +48,13 @@ def submit(
     Raises:
         HarnessError: The submission or its data is not valid, or training diverged.
     """
+    from harness.board.records import read_records
     from harness.runs import run
     from harness.training.devices import is_main
 
     submission = load(file, seeds, overrides, limit)
+    if is_main():
+        read_records(board)  # a board that could not be regenerated is told before hours of training
     reporter = reporter or Reporter(quiet=True)
     records = [run(submission, seed, runs, board, reporter, fresh) for seed in submission.seeds]
     if is_main():
