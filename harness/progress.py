@@ -139,7 +139,7 @@ class Bar:
         for name, value in (values or {}).items():
             self._images[name] = self._images.get(name, 0) + (images or {}).get(name, 0)
             rate = self._images[name] / passed
-            self._rows[name] = f"{value:.3f}" + (f", {rate:.3g} images/s" if rate else "")
+            self._rows[name] = f"{value:.3f}" + (f", {rate:,.{1 if rate < 100 else 0}f} images/s" if rate else "")
         if self._display is not None and self._task is not None:
             fields = {"detail": detail} if detail else {}
             self._display.update(self._task, advance=units, **fields)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 from tests_support import document
 
 from harness.errors import HarnessError
@@ -100,3 +101,34 @@ def test_files_that_are_not_one_plain_mapping_are_refused(tmp_path: Path, text: 
     path.write_text(text)
     with pytest.raises(HarnessError, match=r"a\.yaml"):
         load_submission(path)
+
+
+def test_keys_that_are_off_or_that_the_schedule_does_not_use_are_not_in_the_fingerprint() -> None:
+    training = Submission.model_validate(document()).training
+    assert set(training.science()) == {
+        "regime", "balancing", "steps", "optimizer", "schedule", "gradient_clip", "precision", "on_bad_image", "log_every",
+    }  # fmt: skip
+    assert set(training.science()["schedule"]) == {"name", "warmup"}
+    poly = Submission.model_validate(document() | {"training": {"steps": 3, "schedule": {"name": "poly"}}}).training
+    assert set(poly.science()["schedule"]) == {"name", "warmup", "power"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("ema", 0.9), ("selection", {"every": 2}), ("max_minutes", 5), ("compile", True), ("schedule", {"name": "step"})],
+)
+def test_training_features_change_the_fingerprint(key: str, value: Any) -> None:
+    raw = document()
+    raw["training"] |= {key: value}
+    assert Submission.model_validate(raw).fingerprint() != Submission.model_validate(document()).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("ema", 0), ("ema", 1), ("selection", {"every": 0}), ("selection", {}), ("max_minutes", 0), ("compile", "maybe")],
+)
+def test_training_features_are_validated(key: str, value: Any) -> None:
+    raw = document()
+    raw["training"] |= {key: value}
+    with pytest.raises(ValidationError, match=key):
+        Submission.model_validate(raw)

@@ -17,8 +17,8 @@ _STYLE = Markup("""
 }
 body { margin: 2rem; background: var(--page); color: var(--text); font: 15px/1.5 system-ui, sans-serif }
 h1 { font-size: 1.3rem } h2 { font-size: 1rem; color: var(--soft); font-weight: 600 }
-.plots { display: flex; flex-wrap: wrap; gap: 1rem 2rem } figure { margin: 0 }
-figcaption { font-size: 13px } svg { display: block }
+.plots { display: flex; flex-wrap: wrap; gap: .8rem 1rem } figure { margin: 0 }
+figcaption { font-size: 13px } svg { display: block; overflow: visible }
 .axis { fill: none; stroke: var(--axis) } .line { fill: none; stroke: var(--line); stroke-width: 1.8 }
 .tick { fill: var(--soft); font-size: 11px }
 """)
@@ -32,7 +32,7 @@ def curves_page(title: str, curves: Mapping[str, Curve]) -> str:
         curves: (step, value) by name; names with a slash are grouped by what stands before it.
     """
     names = sorted(curves, key=lambda name: (_place(name), name))
-    groups = [(group, list(members)) for group, members in groupby(names, key=lambda name: name.partition("/")[0])]
+    groups = [(group, list(members)) for group, members in groupby(names, key=_group)]
     sections = Markup("").join(_section(group, members, curves) for group, members in groups)
     if not curves:
         sections = Markup("<p>No point yet.</p>")
@@ -57,8 +57,11 @@ def _section(group: str, names: Sequence[str], curves: Mapping[str, Curve]) -> M
     )
 
 
+def _group(name: str) -> str:
+    return name.partition("/")[0] if "/" in name else "run"
+
+
 def _place(name: str) -> int:
     """What is learned comes first, what it costs last."""
-    order = ("loss", "selection", "learning_rate", "images_per_second", "seconds")
-    group = name.partition("/")[0]
-    return order.index(group) if group in order else len(order)
+    order = ("loss", "selection", "run", "seconds")
+    return order.index(_group(name)) if _group(name) in order else len(order)

@@ -19,6 +19,7 @@ from harness.board.records import (
     Record,
     find_entry,
     hash_arrays,
+    read_record,
     read_records,
     read_statistics,
     write_record,
@@ -61,6 +62,28 @@ def test_a_record_reads_back_as_it_was_written(builder: Any, right: Any) -> None
     assert read_records(builder.board) == [first, second]
     results = read_statistics(builder.board, first)
     assert {card: result.reduce()["top1"] for card, result in results.items()} == {"one": 0.4, "two": 0.25}
+
+
+def test_one_record_is_read_without_a_look_at_the_others(builder: Any, right: Any) -> None:
+    record = builder.add("a", {"one": right(2, 5)})
+    other = builder.add("b", {"one": right(2, 5)})
+    (folder_of(builder, other) / "record.json").write_text("not JSON")
+    assert read_record(builder.board, record.id) == record
+    assert read_record(builder.board, "a/0123456789ab-seed9") is None
+    with pytest.raises(HarnessError, match="not valid JSON"):
+        read_record(builder.board, other.id)
+
+
+def test_a_record_from_before_costs_were_told_by_phase_is_still_valid(builder: Any, right: Any) -> None:
+    record = builder.add("a", {"one": right(2, 5)}, cost=Cost(train_seconds=1.0, steps=3))
+
+    def older(document: dict[str, Any]) -> None:
+        for key in ("train_seconds_by_phase", "peak_gpu_memory_bytes", "energy_joules"):
+            del document["cost"][key]
+        del document["selected_step"]
+
+    rewrite(folder_of(builder, record) / "record.json", older)
+    assert read_record(builder.board, record.id) == record
 
 
 def test_a_board_without_records_is_empty(tmp_path: Path) -> None:
