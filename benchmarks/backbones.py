@@ -1,38 +1,66 @@
-"""What 16 placeholder tokens cost a backbone, as ratios to the plain network of the same run.
+"""What placeholder tokens cost a backbone, and what kept features of a frozen one save; ratios within one run.
 
-Usage: python benchmarks/backbones.py [--repeats 15]
+Usage: python benchmarks/backbones.py [--repeats 15] [--only tokens|probe]
 
-Parameters and multiply-accumulates are counted; times are medians of interleaved forward passes of one image, so that
-a machine that slows down slows both. Exchange sites as by default (two), and for the plain transformer also four. The
-tokens themselves are counted with the sites.
+Tokens: parameters and multiply-accumulates are counted; times are medians of interleaved forward passes of one image,
+so that a machine that slows down slows both. Exchange sites as by default (two), and for the plain transformer also
+four. The tokens themselves are counted with the sites.
+
+Linear probe: epochs over JPEG files of 500 x 375 pixels, from disk to the optimizer's step, without kept features, with
+those of the run's memory (images are decoded, for they may be augmented), and with those on disk.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
 
 import torch
+from data import card, photograph
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.data import open_split
+from harness.data.config import TaskConfig
+from harness.data.loading import TaskData, TrainingOrder, loader
+from harness.data.samples import Adapter
 from harness.models.backbones.timm_models import TimmBackbone
-from harness.models.config import BackboneConfig, PlaceholderConfig
+from harness.models.config import BackboneConfig, ModelConfig, PlaceholderConfig
+from harness.models.network import MultiTaskNetwork, TaskSpec
 from harness.models.placeholders import Placeholders
+from harness.progress import Reporter
 from harness.provenance import hardware, packages
+from harness.training.engine import Engine
+from harness.training.features import Mode, remember
 
 CASES = (("resnet50", 2), ("convnext_tiny", 2), ("vit_base_patch16_224", 2), ("vit_base_patch16_224", 4))
+PROBED = ("resnet50", "vit_base_patch16_224")
 SIZE = 224
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15, help="timed passes of each network")
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--only", choices=("tokens", "probe"), help="one of the two tables")
+    parser.add_argument("--images", type=int, default=256, help="linear probe: images of an epoch")
+    options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     versions = packages()
     print(f"{hardware()}, {torch.get_num_threads()} threads, torch {versions['torch']}, timm {versions['timm']}\n")
+    if options.only != "probe":
+        tokens(options.repeats, device)
+    if options.only != "tokens":
+        for name in PROBED:
+            probe(name, options.images)
+
+
+def tokens(repeats: int, device: str) -> None:
     print("| backbone | sites | parameters | added | MACs | added | time, K=0 | ratio (quartiles) |")
     print("|---|---|---|---|---|---|---|---|")
     for name, sites in CASES:
@@ -67,6 +95,62 @@ def row(name: str, sites: int, repeats: int, device: str) -> str:
         f" | {100 * (after - before) / before:.2f}% | {1000 * statistics.median(a for a, _ in times):.1f} ms"
         f" | {middle:.3f} ({low:.3f} to {high:.3f}) |"
     )
+
+
+def probe(name: str, count: int) -> None:
+    """A table of the seconds of one epoch of linear probing."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HARNESS_CACHE"] = str(Path(folder) / "cache")
+        for number in range(count):
+            path = Path(folder) / "train" / f"class{number % 10}" / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(photograph(number)).save(path, quality=90)
+        adapter = open_split(card(Path(folder), "imagefolder", "classification", images="train"), "train")
+        plain = epochs(name, adapter, "none", 1)[0]
+        memory = epochs(name, adapter, "memory", 2)
+        first, *later = epochs(name, adapter, "disk", 4)
+        again, *_ = epochs(name, adapter, "disk", 1)
+    print(f"\n| linear probe, {name}, {count} images | seconds of an epoch | times as fast |")
+    print("|---|---|---|")
+    for what, took in (
+        ("without kept features", plain),
+        ("first epoch, memory", memory[0]),
+        ("later epochs, memory", memory[1]),
+        ("first epoch, disk", first),
+        ("later epochs, disk", statistics.median(later)),
+        ("first epoch of a second run, disk", again),
+    ):
+        print(f"| {what} | {took:.3g} | {plain / took:.3g} |", flush=True)
+
+
+def epochs(name: str, adapter: Adapter, mode: Mode, count: int) -> list[float]:
+    """Seconds of each epoch of a new network; the first one has the making or finding of features in it."""
+    torch.manual_seed(0)
+    backbone = {"name": name, "frozen": "all", "feature_cache": mode}
+    neck = {"strides": [16] if name.startswith("vit") else [32]}
+    vqa = {"vqa": {"stride": neck["strides"][0]}}
+    config = ModelConfig.model_validate(
+        {"backbone": backbone, "neck": neck, "placeholders": {"count": 0}, "heads": vqa}
+    )
+    network = MultiTaskNetwork(config, {"bench": TaskSpec("classification", len(adapter.classes))})
+    engine = Engine("32")
+    network.to(engine.device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
+    task = TaskConfig.model_validate({"dataset": "bench", "batch_size": 32, "image_size": SIZE, "resize": "crop"})
+    found = []
+    begun = time.perf_counter()
+    data = remember(network, engine, TaskData(adapter, task, True, 0), mode, Reporter(quiet=True))
+    batches = loader(data, TrainingOrder(data, 32), 0)
+    for _ in range(count):
+        for batch in islice(batches, len(data) // 32):
+            loss = network({"bench": batch.to(engine.device)})["bench"]
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            loss.item()
+        found.append(time.perf_counter() - begun)
+        begun = time.perf_counter()
+    return found
 
 
 def macs(call: Callable[[], None]) -> int:

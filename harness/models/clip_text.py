@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from harness.data.batches import VqaBatch
 from harness.errors import HarnessError
-from harness.models.backbones.open_clip_models import build_clip
+from harness.models.backbones.open_clip_models import Clip, Tokenizer, build_clip
 from harness.models.config import BackboneConfig, ModelConfig, OpenClipTextConfig, PlaceholderConfig
 from harness.models.placeholders import TokenStream
 from harness.models.text import Words, insertions
@@ -22,8 +22,6 @@ from harness.models.text import Words, insertions
 EXCHANGES = 2  # sites in a text tower, evenly spaced
 CHUNK = 256  # class texts that are embedded together
 _PARTS = ("token_embedding", "transformer", "ln_final", "positional_embedding", "text_projection")
-
-Tokenizer = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,12 @@ class ClassTexts:
     bias: Tensor | float
 
 
-def open_clip_text(config: ModelConfig) -> ClipText:
+def open_clip_text(config: ModelConfig, own: Callable[[], Clip]) -> ClipText:
     """The text tower that a model section asks for: the backbone's own, or that of the model that it names.
+
+    Args:
+        config: The model section.
+        own: Gives the whole model that the backbone is part of, and its tokenizer.
 
     Raises:
         HarnessError: The model is unknown, cannot be had, or has a text tower of a kind that is not supported.
@@ -50,7 +52,7 @@ def open_clip_text(config: ModelConfig) -> ClipText:
     text, source = config.text, config.backbone
     if isinstance(text, OpenClipTextConfig) and text.name is not None:
         source = BackboneConfig(library="open_clip", name=text.name, pretrained=text.pretrained)
-    model, tokenizer = build_clip(source)
+    model, tokenizer = own() if source is config.backbone else build_clip(source)
     asked = text if isinstance(text, OpenClipTextConfig) else OpenClipTextConfig(library="open_clip")
     tower = ClipText(model, tokenizer, source.name, config.placeholders, asked.frozen, asked.max_words)
     if config.heads.classification.name != "zero_shot":  # then nothing is embedded, and these never get a gradient

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from harness.cards import Task
 from harness.data.batches import Batch, VqaBatch
 from harness.errors import HarnessError
+from harness.models.backbones.open_clip_models import Clip, build_clip, image_tower
 from harness.models.clip_text import ClipText, open_clip_text
-from harness.models.config import ModelConfig, OwnTextConfig, ZeroShotConfig
+from harness.models.config import ModelConfig, OpenClipTextConfig, OwnTextConfig, ZeroShotConfig
 from harness.models.features import Features, FeatureShape
 from harness.models.heads import HEADS
 from harness.models.placeholders import Placeholders, TokenStream, output_site
@@ -60,9 +62,12 @@ class MultiTaskNetwork(nn.Module):
         looking = [name for name, spec in specs.items() if not (spec.task == "vqa" and self._blind)]
         pooled_only = [name for name in looking if self.reads(name) == "pooled"]
         sharing = look_up(SHARING, config.sharing.name, "sharing architecture")
-        self.shared = sharing(config, looking, pooled_only) if looking else None
+        # Where the text tower is the backbone's own, both are of one model, drawn or loaded once.
+        whole = cache(partial(build_clip, config.backbone))
+        build = partial(image_tower, whole, config.backbone) if self._reads_own_text(config) else None
+        self.shared = sharing(config, looking, pooled_only, build) if looking else None
         shape = self.shared.shape if self.shared is not None else FeatureShape(config.neck.strides, 0, 0)
-        self._add_text(config)
+        self._add_text(config, whole)
         self.heads = nn.ModuleDict({name: self._head_for(config, shape, spec, name) for name, spec in specs.items()})
 
         way = config.placeholders.way
@@ -146,7 +151,14 @@ class MultiTaskNetwork(nn.Module):
             for name, module in self.parts().items()
         }
 
-    def _add_text(self, config: ModelConfig) -> None:
+    def _reads_own_text(self, config: ModelConfig) -> bool:
+        """Whether the text tower of the backbone's own model is needed."""
+        tasks = {spec.task for spec in self.specs.values()}
+        if config.heads.classification.name == "zero_shot" and "classification" in tasks:
+            return True
+        return isinstance(config.text, OpenClipTextConfig) and config.text.name is None and "vqa" in tasks
+
+    def _add_text(self, config: ModelConfig, own: Callable[[], Clip]) -> None:
         """Question encoders: one for each VQA data set's vocabulary, or a CLIP tower for all of them."""
         asking = [name for name, spec in self.specs.items() if spec.task == "vqa"]
         self.text = nn.ModuleDict()
@@ -161,7 +173,7 @@ class MultiTaskNetwork(nn.Module):
                 if spec.task == "classification":
                     self._prompts[name] = [[t.replace("{}", one) for t in head.templates] for one in spec.names]
         if self._prompts or (asking and not isinstance(config.text, OwnTextConfig)):
-            self.clip_text = open_clip_text(config)
+            self.clip_text = open_clip_text(config, own)
 
     def _head_for(self, config: ModelConfig, shape: FeatureShape, spec: TaskSpec, name: str) -> nn.Module:
         options = getattr(config.heads, spec.task)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
 from harness.models.backbones import BACKBONES
+from harness.models.backbones.base import Build
 from harness.models.config import ModelConfig
 from harness.models.features import Features, FeatureShape
 from harness.models.placeholders import TokenStream
@@ -17,12 +18,13 @@ class Trunk(nn.Module):
 
     Args:
         config: The model section.
+        build: Builds the backbone's model, see `ImageBackbone`; None: the library does.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, build: Build | None = None) -> None:
         super().__init__()
         backbone = look_up(BACKBONES, config.backbone.library, "backbone library")
-        self.backbone = backbone(config.backbone, config.neck.strides, config.placeholders)
+        self.backbone = backbone(config.backbone, config.neck.strides, config.placeholders, build)
         channels = [self.backbone.channels[stride] for stride in config.neck.strides]
         self.neck = FeaturePyramidNetwork(channels, config.neck.channels)
         self.shape = FeatureShape(config.neck.strides, config.neck.channels, self.backbone.pooled_width)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,8 @@ from harness.models.feature_stores import FeatureStores
 from harness.models.features import padding_mask
 from harness.models.placeholders import TokenStream
 from harness.models.weight_files import find_weights
+
+Build = Callable[[Mapping[str, Any]], nn.Module]
 
 
 @dataclass
@@ -68,6 +70,8 @@ class ImageBackbone(nn.Module):
         config: Which model.
         strides: Feature strides that are needed.
         placeholders: How placeholder tokens meet the features.
+        build: Builds the model, given the arguments that make it take images of any size, in place of the library:
+            where it is part of a larger one.
 
     Raises:
         HarnessError: The library does not know the name or has no weights for it, the weights do not fit, the model has
@@ -76,12 +80,18 @@ class ImageBackbone(nn.Module):
 
     library: ClassVar[Library]
 
-    def __init__(self, config: BackboneConfig, strides: Sequence[int], placeholders: PlaceholderConfig) -> None:
+    def __init__(
+        self,
+        config: BackboneConfig,
+        strides: Sequence[int],
+        placeholders: PlaceholderConfig,
+        build: Build | None = None,
+    ) -> None:
         super().__init__()
         self.name = config.name
         self.options = dict(config.options)
         self.structure = _structure(self.library, config)
-        self.body = _build(self.library, config, self.structure)
+        self.body = _build(self.library, config, self.structure) if build is None else build(self.structure.growth)
         mean, std = self.library.normalization(config, self.body)
         self.mean: Tensor
         self.std: Tensor

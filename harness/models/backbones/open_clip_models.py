@@ -26,12 +26,13 @@ from harness.models.config import BackboneConfig
 from harness.models.weight_files import LOCAL_DIR, find_weights
 
 Tokenizer = Callable[..., Tensor]
+Clip = tuple[nn.Module, Tokenizer]
 
 _VISUAL = "visual."
 _MAX_CONFIG = 1_000_000  # bytes
 
 
-def build_clip(config: BackboneConfig) -> tuple[nn.Module, Tokenizer]:
+def build_clip(config: BackboneConfig) -> Clip:
     """A whole CLIP model, both towers with the weights that the config names, and its tokenizer.
 
     Args:
@@ -72,6 +73,21 @@ def build_clip(config: BackboneConfig) -> tuple[nn.Module, Tokenizer]:
             state = convert_to_custom_text_state_dict(state)
         load_weights(model, state, str(file), config.allow_mismatch)
     return model, tokenizer
+
+
+def image_tower(whole: Callable[[], Clip], config: BackboneConfig, growth: Mapping[str, Any]) -> nn.Module:
+    """The image tower of a whole CLIP model, made to take images of any size.
+
+    Args:
+        whole: Gives the model, as `build_clip` does; its tower is changed in place.
+        config: What the model is built from.
+        growth: Builder arguments (see `structure.Library`).
+    """
+    tower: Any = whole()[0].visual
+    if isinstance(tower, TimmModel) and growth:
+        description = _description(config)
+        _grow(tower, CLIPVisionCfg(**description["vision_cfg"]), description["embed_dim"], growth)
+    return tower
 
 
 class OpenClip:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.batches import Batch
+from harness.models.backbones.base import Build
 from harness.models.config import ModelConfig
 from harness.models.features import Features, FeatureShape
 from harness.models.normalization import TaskStatistics
@@ -25,12 +26,15 @@ class HardSharing(nn.Module):
         config: The model section.
         tasks: Names of the tasks that need images.
         pooled_only: Those of them whose heads read the pooled feature only; no pyramid is computed for them.
+        build: Builds the backbone's model, see `ImageBackbone`; None: the library does.
     """
 
-    def __init__(self, config: ModelConfig, tasks: Sequence[str], pooled_only: Collection[str]) -> None:
+    def __init__(
+        self, config: ModelConfig, tasks: Sequence[str], pooled_only: Collection[str], build: Build | None = None
+    ) -> None:
         super().__init__()
         self._pooled_only = frozenset(pooled_only)
-        self.trunk = Trunk(config)
+        self.trunk = Trunk(config, build)
         per_task = config.backbone.batch_norm == "per_task"
         self._statistics = TaskStatistics(self.trunk, tasks) if per_task else None
 
