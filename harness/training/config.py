@@ -20,7 +20,11 @@ class RegimeConfig(Section):
 
 
 class BalancingConfig(Section):
-    """How the tasks' losses become one. ``equal`` adds them up; ``manual`` weighs them by ``tasks[].weight``."""
+    """How the tasks' losses become one.
+
+    ``equal`` adds them up; ``manual`` weighs them by ``tasks[].weight``; ``uncertainty`` divides each by a variance
+    that is learned beside the network (Kendall 2018).
+    """
 
     name: str = "equal"
 

@@ -1,0 +1,67 @@
+"""How the tasks' losses become one."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from harness.registry import look_up
+from harness.training.balancing import BALANCING
+from harness.training.config import OptimizerConfig
+from harness.training.optimization import build_optimizer
+
+WEIGHTS = {"a": 1.0, "b": 3.0}
+LOSSES = {"a": torch.tensor(2.0), "b": torch.tensor(0.5)}
+
+
+def balancer(name: str) -> torch.nn.Module:
+    found: torch.nn.Module = look_up(BALANCING, name, "balancing method")(WEIGHTS)
+    return found
+
+
+@pytest.mark.parametrize(("name", "total"), [("equal", 2.5), ("manual", 3.5), ("uncertainty", 2.5)])
+def test_the_total_at_the_start(name: str, total: float) -> None:
+    assert balancer(name)(LOSSES).item() == pytest.approx(total)
+
+
+def test_uncertainty_weighs_by_the_learned_variance_and_pays_half_its_logarithm() -> None:
+    method = balancer("uncertainty")
+    s = method.log_variance
+    with torch.no_grad():
+        s.copy_(torch.tensor([math.log(4.0), -1.0]))
+    # exp(-s) L + s / 2, for a variance of 4: 2 / 4 + log 2. (Half the factor is the form for squared errors.)
+    expected = 2 / 4 + math.log(2) + 0.5 * math.e - 0.5
+    total = method(LOSSES)
+    assert total.item() == pytest.approx(expected, rel=1e-6)
+    total.backward()
+    assert s.grad is not None
+    assert s.grad.tolist() == pytest.approx([-2 / 4 + 0.5, -0.5 * math.e + 0.5], rel=1e-6)
+
+
+def test_variances_settle_where_each_is_twice_its_loss() -> None:
+    method = balancer("uncertainty")
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.2)
+    for _ in range(300):
+        optimizer.zero_grad()
+        method(LOSSES).backward()
+        optimizer.step()
+    assert method.log_variance.exp().tolist() == pytest.approx([4.0, 1.0], rel=1e-4)
+
+
+def test_a_task_that_rests_in_a_step_has_no_part_in_it() -> None:
+    method = balancer("uncertainty")
+    method({"b": LOSSES["b"]}).backward()
+    assert method.log_variance.grad is not None
+    assert method.log_variance.grad.tolist() == [0.0, 0.0]  # b: -0.5 + 0.5
+    method({"a": LOSSES["a"]}).backward()
+    assert method.log_variance.grad.tolist() == [-1.5, 0.0]
+
+
+def test_variances_have_no_weight_decay() -> None:
+    trainable = torch.nn.ModuleDict({"network": torch.nn.Linear(2, 2), "balancer": balancer("uncertainty")})
+    optimizer = build_optimizer(trainable, OptimizerConfig(weight_decay=0.1))
+    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decays[id(trainable["balancer"].log_variance)] == 0.0
+    assert 0.1 in decays.values()
