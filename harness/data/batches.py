@@ -36,6 +36,10 @@ class Batch:
     skipped: tuple[str, ...] = field(default=(), kw_only=True)
     remembered: Tensor | None = field(default=None, kw_only=True)
 
+    def __post_init__(self) -> None:
+        if self.remembered is None and self.images.numel() > 1 and not any(self.images.stride()):
+            raise ValueError("the images have no pixels, and it is not said where their features lie")
+
     def to(self, device: torch.device) -> Self:
         """The batch with all tensors on `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
