@@ -36,6 +36,10 @@ class Batch:
     skipped: tuple[str, ...] = field(default=(), kw_only=True)
     remembered: Tensor | None = field(default=None, kw_only=True)
 
+    def __post_init__(self) -> None:
+        if self.remembered is None and self.images.numel() > 1 and not any(self.images.stride()):
+            raise ValueError("the images have no pixels, and it is not said where their features lie")
+
     def to(self, device: torch.device) -> Self:
         """The batch with all tensors on `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
@@ -114,10 +118,10 @@ class VqaBatch(Batch):
     def rows(self, start: int, stop: int) -> Self:
         """The images from `start` to `stop` and the questions about them."""
         asked = ((self.image_index >= start) & (self.image_index < stop)).nonzero()[:, 0]
-        images = Batch(self.ids, self.images, self.sizes, contents=self.contents).rows(start, stop)
+        images = Batch(self.ids, self.images, self.sizes, contents=self.contents, remembered=self.remembered)
         return replace(
             self,
-            **vars(images) | {"skipped": self.skipped},
+            **vars(images.rows(start, stop)) | {"skipped": self.skipped},
             question_ids=self.question_ids[asked],
             image_index=self.image_index[asked] - start,
             words=self.words[asked],

@@ -99,7 +99,7 @@ def _key(backbone: ImageBackbone, engine: Engine, data: TaskData, mapped: bool) 
         kind = engine.device.type
         precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
     parts = (
-        FORMAT, CHUNK, _code(), sorted(provenance.packages().items()), metadata.version("simplejpeg"),
+        FORMAT, CHUNK, _CODE, sorted(provenance.packages().items()), metadata.version("simplejpeg"),
         # Of the arithmetic: other machines and other numbers of threads add up in another order.
         kind, provenance.hardware(), torch.get_num_threads(), str(precision), torch.get_float32_matmul_precision(),
         torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32,
@@ -124,9 +124,14 @@ def _code() -> str:
     """Of the code that makes features and decodes images: other code may give other bits."""
     package = Path(feature_rows.__file__).parent.parent
     digest = hashlib.sha256()
-    for path in sorted([*package.glob("models/backbones/*.py"), *package.glob("data/*.py")]):
+    for path in sorted(
+        [*package.glob("models/backbones/*.py"), *package.glob("data/*.py"), Path(feature_memory.__file__)]
+    ):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+_CODE = _code()  # when it is loaded, for files may be edited while a run goes on
 
 
 def _missing(folder: Path, count: int) -> list[int]:

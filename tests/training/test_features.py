@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,9 @@ def stores(cache: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
-@pytest.mark.parametrize("name", SUITE)
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("name", "workers"), [*((name, 0) for name in SUITE), pytest.param("shapes-vqa", 2, marks=pytest.mark.slow)]
+)
 def test_batches_without_pixels_hold_all_else_and_their_features_are_those_of_the_pixels(
     cache: Path, name: str, workers: int
 ) -> None:
@@ -114,6 +116,13 @@ def test_batches_without_pixels_hold_all_else_and_their_features_are_those_of_th
         for stride, level in computed.maps.items():
             assert torch.equal(level, kept.maps[stride])
             assert level.stride() == kept.maps[stride].stride()
+
+
+def test_a_batch_without_pixels_that_has_lost_its_features_is_refused(cache: Path) -> None:
+    batch = remembered(network(), data()).batch([(0, 1), (0, 2)])
+    assert batch.to(torch.device("cpu")).images.shape == (2, 3, 64, 64)
+    with pytest.raises(ValueError, match="no pixels"):
+        replace(batch, remembered=None)
 
 
 def test_tasks_whose_features_lie_in_several_stores_go_through_the_network_together(cache: Path) -> None:
