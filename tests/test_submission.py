@@ -106,7 +106,8 @@ def test_files_that_are_not_one_plain_mapping_are_refused(tmp_path: Path, text: 
 def test_keys_that_are_off_or_that_the_schedule_does_not_use_are_not_in_the_fingerprint() -> None:
     training = Submission.model_validate(document()).training
     assert set(training.science()) == {
-        "regime", "balancing", "steps", "optimizer", "schedule", "gradient_clip", "precision", "on_bad_image", "log_every",
+        "regime", "balancing", "steps", "optimizer", "schedule", "gradient_clip", "precision", "on_bad_image",
+        "log_every",
     }  # fmt: skip
     assert set(training.science()["schedule"]) == {"name", "warmup"}
     poly = Submission.model_validate(document() | {"training": {"steps": 3, "schedule": {"name": "poly"}}}).training
