@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from harness.data.loading import TaskData, TrainingOrder, loader
 from harness.models.network import MultiTaskNetwork
 from harness.progress import Reporter
-from harness.runs import Splits, build_network, open_data, task_data
+from harness.run_data import Splits, build_network, open_data, task_data
 from harness.submission import Submission, load_submission
 from harness.training.engine import Engine
 from harness.training.loop import seed_everything, train

@@ -11,7 +11,7 @@ import torch
 from harness.errors import HarnessError
 from harness.models.network import MultiTaskNetwork
 from harness.models.trunk import Trunk
-from harness.runs import build_network, open_data, task_data
+from harness.run_data import build_network, open_data, task_data
 from harness.submission import load_submission
 from harness.training.costs import macs_per_image
 from harness.training.devices import check_batches

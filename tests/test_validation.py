@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.runs import build_network, open_data
+from harness.run_data import build_network, open_data
 from harness.submission import load_submission
 from harness.validation import check
 

@@ -13,7 +13,7 @@ from tests_support import document
 from harness.errors import HarnessError
 from harness.models.network import MultiTaskNetwork
 from harness.progress import Reporter
-from harness.runs import build_network, open_data, selection_data, task_data
+from harness.run_data import build_network, open_data, selection_data, task_data
 from harness.submission import Submission
 from harness.training.compiling import compiled
 from harness.training.engine import Engine

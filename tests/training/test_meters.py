@@ -13,7 +13,8 @@ from tests_support import document
 
 from harness.errors import HarnessError
 from harness.progress import Reporter
-from harness.runs import build_network, open_data, run, task_data
+from harness.run_data import build_network, open_data, task_data
+from harness.runs import run
 from harness.submission import Submission
 from harness.training import checkpoints
 from harness.training.engine import Engine

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +23,8 @@ from harness.data.loading import TaskData
 from harness.errors import HarnessError
 from harness.models.network import MultiTaskNetwork
 from harness.progress import Reporter
-from harness.runs import build_network, open_data, run, selection_data, task_data
+from harness.run_data import build_network, open_data, selection_data, task_data
+from harness.runs import run
 from harness.scoring import score
 from harness.submission import Submission
 from harness.training import checkpoints
@@ -236,3 +243,50 @@ def test_the_record_says_at_which_step_the_chosen_weights_stood(tmp_path: Path) 
     assert record.cost.train_seconds_by_phase["selection"] > 0
     assert not any(tmp_path.glob("runs/*/selection"))
     assert run(submission_of(), 0, tmp_path / "runs", tmp_path / "board", QUIET).selected_step is None
+
+
+def started(folder: Path, cache: Path) -> subprocess.Popen[bytes]:
+    folder.mkdir(exist_ok=True)
+    raw = document(steps=16)
+    raw["training"] |= {"selection": {"every": 3}, "ema": 0.8, "checkpoint_every": 2}
+    (folder / "a.yaml").write_text(yaml.safe_dump(raw))
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness", "submit", "a.yaml", "-q"],
+        cwd=folder,
+        env=os.environ | {"HARNESS_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def told(folder: Path) -> list[tuple[int, list[str]]]:
+    """Steps and names of the journal's points, without times."""
+    (journal,) = list(folder.glob("runs/*/log.jsonl")) or [None]
+    lines = journal.read_bytes().splitlines() if journal else []
+    points = [json.loads(line) for line in lines if line.endswith(b"}")]
+    return [(point["step"], sorted(key for key in point if "/" in key and "seconds" not in key)) for point in points]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_ends_in_the_same_record_and_journal(
+    tmp_path: Path, tiny_suite: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert started(whole, tiny_suite).wait(timeout=300) == 0
+    for points in (2, 5, 8, 11):
+        process = started(parts, tiny_suite)
+        deadline = time.monotonic() + 200
+        while len(told(parts)) < points and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert started(parts, tiny_suite).wait(timeout=300) == 0
+    records = []
+    for folder in (whole, parts):
+        (path,) = folder.glob("leaderboard/records/*/*/record.json")
+        record = json.loads(path.read_text())
+        assert record["cost"]["steps"] == 16
+        assert record["cost"]["train_seconds"] >= sum(record["cost"]["train_seconds_by_phase"].values())
+        del record["cost"], record["provenance"]
+        records.append((record, told(folder)))
+    assert records[0] == records[1]
