@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,10 @@ from tests_support import document
 
 from harness.atomic import locked
 from harness.data import shapes
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and so all commands that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SIZES = {"train": 24, "val": 4, "test": 8}
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
