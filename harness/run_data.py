@@ -90,7 +90,7 @@ def task_data(
     submission: Submission, seed: int, splits: Splits, name: str, training: bool, cache: ImageCache | None = None
 ) -> TaskData:
     """One task's split as the loader reads it: training with augmentation, or evaluation without."""
-    config = next(task for task in submission.tasks if task.dataset == name)
+    config = submission.task(name)
     adapter = (splits.train if training else splits.evaluation)[name]
     words = getattr(splits.train[name], "question_vocabulary", ())
     bad = submission.training.on_bad_image
@@ -105,7 +105,7 @@ def selection_data(
     Raises:
         HarnessError: That is nothing.
     """
-    config = next(task for task in submission.tasks if task.dataset == name)
+    config = submission.task(name)
     adapter = splits.selection[name]
     words = getattr(splits.train[name], "question_vocabulary", ())
     held_out = adapter.split == "train"

@@ -111,7 +111,7 @@ def _run(
 
     @cache  # what is counted and what is predicted is the same data
     def evaluation_data(name: str) -> TaskData:
-        config = next(task for task in submission.tasks if task.dataset == name)
+        config = submission.task(name)
         images = cache_of(config, splits.evaluation[name], engine, reporter, submission.training.workers)
         return task_data(submission, seed, splits, name, False, images)
 

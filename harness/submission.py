@@ -78,6 +78,10 @@ class Submission(Section):
                     )
         return self
 
+    def task(self, dataset: str) -> TaskConfig:
+        """The task on a data set; each is named by one task at most."""
+        return next(task for task in self.tasks if task.dataset == dataset)
+
     def cards(self) -> dict[str, DatasetCard]:
         """The dataset card of each task, in order.
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from harness.errors import HarnessError
 from harness.evaluation.metric import Result
-from harness.evaluation.resampling import require_comparable
+from harness.evaluation.resampling import require_breakdown, require_comparable
 
 _BLOCK = 128  # swaps held in memory at once
 _SAME = 1e-12  # differences this close are equal: sums run in another order
@@ -76,8 +76,7 @@ def permutation_p_values_by(
         HarnessError: As `permutation_p_value`, or there is no such breakdown.
     """
     pairs, images = _pooled(a, b), len(a[0].ids)
-    if kind not in a[0].breakdowns:
-        raise HarnessError(f"breakdown: {kind!r} is none of {a[0].metric}; it has {', '.join(a[0].breakdowns)}")
+    require_breakdown(a[0], kind)
     names, _ = a[0].reduce_by(kind, np.ones((1, images), np.int64))
     found = _p_values(pairs, images, draws, seed, True, lambda result, w: result.reduce_by(kind, w)[1])
     return dict(zip(names, found.tolist(), strict=True))

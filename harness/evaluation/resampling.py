@@ -30,6 +30,7 @@ __all__ = [
     "images_needed",
     "paired_breakdown",
     "paired_difference",
+    "require_breakdown",
     "require_comparable",
     "single_interval",
 ]
@@ -185,8 +186,7 @@ def paired_breakdown(
         HarnessError: No such breakdown, no results, or results of different metrics or images.
     """
     _check([*a, *b], draws, [len(a), len(b)])
-    if kind not in a[0].breakdowns:
-        raise HarnessError(f"breakdown: {kind!r} is none of {a[0].metric}; it has {', '.join(a[0].breakdowns)}")
+    require_breakdown(a[0], kind)
     images = len(a[0].ids)
     names, _ = a[0].reduce_by(kind, np.ones((1, images), np.int64))
     for other in [*a[1:], *b]:
@@ -272,6 +272,12 @@ def images_needed(difference: PairedDifference) -> int | None:
         return None
     needed = difference.images * difference.image_spread**2 / room
     return max(difference.images + 1, math.ceil(needed)) if needed < 1e12 else None
+
+
+def require_breakdown(result: Result, kind: str) -> None:
+    """Refuse a kind of breakdown that a result does not have. Raises HarnessError with those there are."""
+    if kind not in result.breakdowns:
+        raise HarnessError(f"breakdown: {kind!r} is none of {result.metric}; it has {', '.join(result.breakdowns)}")
 
 
 def require_comparable(results: Sequence[Result], sides: Sequence[int] = ()) -> None:
