@@ -39,8 +39,10 @@ def open_data(submission: Submission) -> Splits:
     """
     limit = submission.evaluation.limit
     cards = submission.cards()
+    led = submission.leaders()
     splits = Splits(
-        {name: open_split(card, "train", limit) for name, card in cards.items()},
+        # The first images of one layout are not those of another, so who takes another's looks for them in all.
+        {name: open_split(card, "train", None if name in led else limit) for name, card in cards.items()},
         {name: open_split(card, card.evaluation_split, limit) for name, card in cards.items()},
     )
     if submission.training.selection is not None:
@@ -93,8 +95,12 @@ def task_data(
     config = submission.task(name)
     adapter = (splits.train if training else splits.evaluation)[name]
     words = getattr(splits.train[name], "question_vocabulary", ())
-    bad = submission.training.on_bad_image
-    return TaskData(adapter, config, training, seed, words, submission.model.text.max_words, cache, bad)
+    bad, max_words = submission.training.on_bad_image, submission.model.text.max_words
+    if not training:
+        return TaskData(adapter, config, training, seed, words, max_words, cache, bad)
+    leader = splits.train[config.images_of] if config.images_of is not None else None
+    followed = name in submission.leaders().values()
+    return TaskData(adapter, config, training, seed, words, max_words, cache, bad, leader=leader, followed=followed)
 
 
 def selection_data(

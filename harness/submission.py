@@ -11,7 +11,7 @@ import orjson
 from pydantic import Field, field_validator, model_validator
 
 from harness.cards import DatasetCard, load_card
-from harness.data.config import TaskConfig
+from harness.data.config import FEEDING, TaskConfig
 from harness.documents import Section, load_yaml, parse, parse_yaml
 from harness.errors import HarnessError, suggestion
 from harness.models.config import ModelConfig
@@ -57,6 +57,19 @@ class Submission(Section):
             raise ValueError(f"seeds: {list(seeds)} names a seed twice")
         return seeds
 
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _fed_alike(cls, tasks: Any) -> Any:
+        """Fill in how the images of a task are fed that takes those of another."""
+        if not isinstance(tasks, (list, tuple)) or not all(isinstance(task, dict) for task in tasks):
+            return tasks
+        by_name = {str(task.get("dataset")): task for task in tasks}
+        leaders = [by_name.get(str(task.get("images_of")), {}) for task in tasks]
+        return [
+            {**{key: leader[key] for key in FEEDING if key in leader}, **task}
+            for task, leader in zip(tasks, leaders, strict=True)
+        ]
+
     @model_validator(mode="after")
     def _known_names(self) -> Submission:
         for field, value, known, listing in (
@@ -76,7 +89,36 @@ class Submission(Section):
                         f"tasks: {task.dataset} has weight {task.weight}, which only"
                         " training.balancing: {name: manual} uses"
                     )
+        for task in self.tasks:
+            self._check_images(task)
         return self
+
+    def _check_images(self, task: TaskConfig) -> None:
+        """See to it that a task can take another's images."""
+        if task.images_of is None:
+            return
+        others = {other.dataset: other for other in self.tasks if other is not task and other.images_of is None}
+        if task.images_of not in others:
+            raise ValueError(
+                f"tasks: {task.dataset}: images_of: {task.images_of!r} is no other task with images of its own"
+                f"{suggestion(task.images_of, others, '')}"
+            )
+        for key in FEEDING:
+            own, there = getattr(task, key), getattr(others[task.images_of], key)
+            if own != there:
+                raise ValueError(
+                    f"tasks: {task.dataset}: {key}: {own!r}, but it takes the images of {task.images_of}, which is fed"
+                    f" with {there!r}; leave {key} out"
+                )
+        if task.fraction < 1:
+            raise ValueError(
+                f"tasks: {task.dataset}: fraction: which images are taken depends on a task's own classes; with"
+                " images_of all are taken, so leave fraction at 1"
+            )
+
+    def leaders(self) -> dict[str, str]:
+        """Whose images the tasks take that take another's, by dataset name."""
+        return {task.dataset: task.images_of for task in self.tasks if task.images_of is not None}
 
     def task(self, dataset: str) -> TaskConfig:
         """The task on a data set; each is named by one task at most."""
@@ -129,6 +171,8 @@ class Submission(Section):
         for task in content["tasks"]:
             if task["interpolation"] != "bicubic":
                 del task["interpolation"]
+            if task["images_of"] is None:
+                del task["images_of"]
         content["cards"] = {name: card.model_dump(mode="json") for name, card in self.cards().items()}
         for card in content["cards"].values():
             for key in _ONLY_DESCRIBES:

@@ -24,6 +24,13 @@ _RESIZES: dict[Task, tuple[Resize, ...]] = {
 }
 
 
+# What a task that takes another's images has in common with it.
+FEEDING = (
+    *("batch_size", "image_size", "resize", "interpolation", "crop_fraction", "crop", "scale", "flip", "augment"),
+    *("sliding_window", "cache", "fraction", "fraction_draw"),
+)
+
+
 class TaskConfig(Section):
     """One task: a dataset card and how its images are fed.
 
@@ -51,6 +58,9 @@ class TaskConfig(Section):
         fraction_draw: Which of the possible subsets.
         questions: VQA: at most so many questions per image and step, drawn at random.
         weight: Weight of the task's loss, for ``balancing: {name: manual}``.
+        images_of: Another task, whose images this one takes in training: the same photographs in the same order,
+            transformed alike, so that the network sees each of them once for both. How images are fed is then that
+            task's, and need not be said again.
     """
 
     dataset: str
@@ -69,6 +79,7 @@ class TaskConfig(Section):
     fraction_draw: int = Field(default=0, ge=0)
     questions: int = Field(default=6, ge=1)
     weight: float = Field(default=1.0, gt=0)
+    images_of: str | None = None
 
     @field_validator("image_size", "cache", mode="before")
     @classmethod

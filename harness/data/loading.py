@@ -18,6 +18,7 @@ from harness.data.collation import MULTIPLE, collate
 from harness.data.config import TaskConfig
 from harness.data.feature_rows import FeatureRows
 from harness.data.image_cache import ImageCache
+from harness.data.joint_images import matching_rows
 from harness.data.samples import (
     Adapter,
     ClassificationSample,
@@ -49,6 +50,8 @@ class TaskData(Dataset[Any]):
         cache: Samples to take instead of the adapter's.
         on_bad_image: In training: stop at an image that cannot be read, or take the next one and say so.
         held_out: Take what the fraction leaves over instead, which is not trained on.
+        leader: The data whose images this one takes in training; see `TaskConfig.images_of`.
+        followed: Whether others take this one's images.
 
     Attributes:
         rows: int64 [N], which images of the adapter are taken, ascending; None for all.
@@ -65,12 +68,14 @@ class TaskData(Dataset[Any]):
         cache: ImageCache | None = None,
         on_bad_image: Literal["stop", "skip"] = "stop",
         held_out: bool = False,
+        leader: Adapter | None = None,
+        followed: bool = False,
     ) -> None:
         self.adapter = adapter
         self.config = config
         self.training = training
         self.seed = seed
-        self._transform = Transform(config, training)
+        self._transform = Transform(config, training, alone=leader is None and not followed)
         self._words = {word: index + RESERVED for index, word in enumerate(words)}
         self._max_words = max_words
         self._cache = cache
@@ -79,6 +84,9 @@ class TaskData(Dataset[Any]):
         if (training and config.fraction < 1) or held_out:
             taken = subset(adapter, config.fraction, config.fraction_draw)
             self.rows = np.setdiff1d(np.arange(len(adapter)), taken) if held_out else taken
+        if leader is not None:
+            self.rows = matching_rows(leader.ids, adapter.ids, (leader.card.name, adapter.card.name))
+        self._leader = leader
         only_flips = config.crop == 1 and config.augment == "none" and config.cache == config.image_size
         self._whole_batches = cache is not None and adapter.task == "classification" and only_flips
         self._features: FeatureRows | None = None
@@ -149,7 +157,7 @@ class TaskData(Dataset[Any]):
             return self._unseen(epoch, row, index, self._features)
         sample: Sample = self._cache.sample(row, self.adapter) if self._cache is not None else self.adapter[row]
         size = sample.image.shape[:2] if self._cache is None else tuple(self._cache.sizes[row].tolist())
-        key = self._key(epoch, sample.id)
+        key = self._key(epoch, index, sample.id)
         item: dict[str, Any] = {"id": sample.id, "size": size}
         if self.config.resize == "native" and self.training:
             item["canvas"] = self.config.image_size  # the size of a batch of crops, even where images are smaller
@@ -173,11 +181,16 @@ class TaskData(Dataset[Any]):
         item = {"id": self.adapter.ids[row], "image": torch.zeros((3, 1, 1), dtype=torch.uint8), **features.item(index)}
         if self.adapter.task == "vqa":
             sample: VqaSample = self.adapter.unseen(row)  # type: ignore[attr-defined]
-            item |= self._questions(sample, self._key(epoch, sample.id))
+            item |= self._questions(sample, self._key(epoch, index, sample.id))
         return item
 
-    def _key(self, epoch: int, name: str) -> tuple[object, ...]:
-        return (self.seed, self.config.dataset, epoch, name)
+    @property
+    def stream(self) -> tuple[object, ...]:
+        """What the order of the images is a function of, and with epoch and id their augmentation."""
+        return (self.seed, self.config.images_of or self.config.dataset)
+
+    def _key(self, epoch: int, index: int, name: str) -> tuple[object, ...]:
+        return (*self.stream, epoch, name if self._leader is None else self._leader.ids[index])
 
     def _questions(self, sample: VqaSample, key: tuple[object, ...]) -> dict[str, Any]:
         chosen = np.arange(len(sample.questions))
@@ -206,8 +219,8 @@ class TaskData(Dataset[Any]):
         ids = tuple(self.adapter.ids[row] for row in rows.tolist())
         if self._transform.random:
             draws = (
-                torch.rand(1, generator=torch.Generator().manual_seed(derive_seed(*self._key(epoch, name))))
-                for (epoch, _), name in zip(places, ids, strict=True)
+                torch.rand(1, generator=torch.Generator().manual_seed(derive_seed(*self._key(epoch, index, name))))
+                for (epoch, index), name in zip(places, ids, strict=True)
             )
             for row in (torch.cat(list(draws)) < self.config.flip).nonzero()[:, 0].tolist():
                 images[row] = images[row].flip(-1)  # all at once would take five times as long
@@ -240,7 +253,7 @@ class TrainingOrder:
         self._batch_size = batch_size
         self._slice = range(batch_size * rank // world, batch_size * (rank + 1) // world)
         self._start = start
-        self._key = (data.seed, data.config.dataset)
+        self._key = data.stream
 
     def __iter__(self) -> Iterator[list[Place]]:
         permutation = lru_cache(maxsize=2)(self._permutation)

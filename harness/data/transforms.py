@@ -29,9 +29,10 @@ class Transform:
     Args:
         config: Image size and augmentation. Interpolation ``auto``, which a submission resolves, is bilinear here.
         training: Whether to augment.
+        alone: Whether no other task must draw the same for the same image.
     """
 
-    def __init__(self, config: TaskConfig, training: bool) -> None:
+    def __init__(self, config: TaskConfig, training: bool, alone: bool = True) -> None:
         steps = _resize(config, training)
         if training and config.flip:
             steps.append(v2.RandomHorizontalFlip(config.flip))
@@ -42,7 +43,8 @@ class Transform:
         self.random = training and (drawn or config.resize == "native")
         self._steps = steps
         # Classification with random crops is where loading is the bottleneck.
-        self._light = _CropAndFlip(config) if training and config.crop < 1 and config.augment == "none" else None
+        light = alone and training and config.crop < 1 and config.augment == "none"
+        self._light = _CropAndFlip(config) if light else None
 
     def __call__(self, image: Any, key: tuple[object, ...], boxes: Any = None, mask: Any = None) -> dict[str, Tensor]:
         """Transform one sample.

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from harness.data.batches import Batch
+from harness.data.joint_images import share_images
 from harness.data.loading import TaskData, TrainingOrder, loader
 from harness.models.network import MultiTaskNetwork
 from harness.progress import Reporter
@@ -97,7 +98,7 @@ def train(
     begin(progress)
     if progress.step:
         reporter.say(f"resuming at step {progress.step} of {steps}")
-    sizes = {task.dataset: task.batch_size for task in submission.tasks}
+    sizes, leaders = {task.dataset: task.batch_size for task in submission.tasks}, submission.leaders()
     batches = {
         name: iter(
             loader(one, TrainingOrder(one, sizes[name], progress.step, engine.rank, engine.world), config.workers)
@@ -154,7 +155,8 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
             tasks = regime(progress.step, steps, list(data))
-            step_batches = {name: next(batches[name]).to(engine.device) for name in tasks}
+            loaded = {name: next(batches[name]).to(engine.device) for name in tasks}
+            step_batches = share_images(loaded, leaders)
             meters.watch.lap("data")
             values = differentiate(model, engine, balancer, step_batches, config.accumulation, meters.watch.lap)
             require_finite(values, progress.step)
@@ -169,7 +171,7 @@ def train(
             meters.watch.lap("optimizer")
             progress.step += 1
             progress.take(values)
-            progress.images += sum(sizes[name] for name in tasks)
+            progress.images += sum(sizes[name] for name in tasks if leaders.get(name) not in tasks)
             for sentence in _skipped(engine, step_batches.values()) if config.on_bad_image == "skip" else ():
                 if sentence not in progress.skipped:
                     progress.skipped.append(sentence)

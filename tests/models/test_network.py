@@ -180,3 +180,43 @@ def test_pretrained_weights_without_a_network_are_refused_in_one_sentence(monkey
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read at import
     with pytest.raises(HarnessError, match=r"model\.backbone\.pretrained: the weights of 'resnet18' could not"):
         build(backbone__name="resnet18", backbone__pretrained=True)
+
+
+def _of_one(held: Any, images: torch.Tensor) -> Any:
+    """A batch with two of these images."""
+    return replace(held, images=images, ids=("0", "1"), sizes=torch.tensor([[48, 80]] * 2))
+
+
+def _on_the_same_images(copies: bool) -> dict[str, Any]:
+    found = batches()
+    images = found["d"].images
+    found["c"] = replace(found["c"], labels=torch.tensor([0, 4]))
+    return {name: _of_one(batch, images.clone() if copies else images) for name, batch in found.items()}
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_images_that_several_tasks_hold_are_encoded_once_with_the_losses_and_gradients_of_copies(count: int) -> None:
+    found = []
+    for copies in (True, False):
+        net = build(count)
+        encoded: list[int] = []
+        net.shared.trunk.backbone.register_forward_pre_hook(lambda _, inputs, seen=encoded: seen.append(len(inputs[0])))  # type: ignore[union-attr]
+        losses = net(_on_the_same_images(copies))
+        torch.stack(list(losses.values())).sum().backward()
+        assert encoded == [8 if copies else 2]
+        found.append((losses, {name: p.grad for name, p in net.named_parameters() if p.grad is not None}))
+    (losses, gradients), (others, shared) = found
+    assert gradients.keys() == shared.keys()
+    for name, loss in losses.items():
+        torch.testing.assert_close(others[name], loss, rtol=1e-4, atol=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(shared[name], gradient, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("change", [{"backbone__batch_norm": "per_task"}, {"placeholders__sharing": "per_task"}])
+def test_tasks_with_statistics_or_tokens_of_their_own_encode_images_on_their_own(change: dict[str, str]) -> None:
+    net = build(4, **change)
+    encoded: list[int] = []
+    net.shared.trunk.backbone.register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))  # type: ignore[union-attr]
+    net(_on_the_same_images(copies=False))
+    assert sum(encoded) == 8

@@ -125,3 +125,26 @@ def test_one_step_follows_the_gradient_of_the_summed_losses() -> None:
     for loss in network(batches).values():
         loss.backward(retain_graph=True)
     torch.testing.assert_close(shared.grad, together)
+
+
+def test_tasks_of_the_same_images_train_as_on_copies_and_count_each_image_once(tmp_path: Path) -> None:
+    raw = document(steps=3)
+    leader = {"dataset": "shapes-segmentation", "batch_size": 4, "image_size": 64, "flip": 0.5}
+    others = ("shapes-classification", "shapes-detection", "shapes-vqa")
+    raw["tasks"] = [leader, *({"dataset": name, "images_of": leader["dataset"]} for name in others)]
+    losses = {}
+    for accumulation in (1, 2):
+        submission = Submission.model_validate(
+            raw | {"training": raw["training"] | {"accumulation": accumulation, "log_every": 1}}
+        )
+        splits = open_data(submission)
+        seed_everything(0)
+        network = build_network(submission, splits)
+        data = {name: task_data(submission, 0, splits, name, training=True) for name in splits.train}
+        encoded: list[int] = []
+        network.shared.trunk.backbone.register_forward_pre_hook(lambda _, x, seen=encoded: seen.append(len(x[0])))  # type: ignore[union-attr]
+        progress = train(submission, network, Engine("32"), data, tmp_path / str(accumulation), QUIET)
+        assert sum(encoded) == progress.images == 12
+        losses[accumulation] = {key: value[0][1] for key, value in progress.curves.items() if key.startswith("loss/")}
+    assert losses[1].keys() == {f"loss/{name}" for name in (leader["dataset"], *others)}
+    assert losses[1] == pytest.approx(losses[2], rel=0.2)  # batch norms see halves

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.batches import Batch
+from harness.data.joint_images import same_images
 from harness.models.backbones.base import Build
 from harness.models.config import ModelConfig
 from harness.models.features import Features, FeatureShape
@@ -18,6 +19,8 @@ from harness.models.trunk import Trunk
 
 class HardSharing(nn.Module):
     """One backbone and pyramid; images of equal size go through it together, whatever task they belong to.
+
+    Images that several tasks hold go through it once, and the gradients of these tasks' losses add up.
 
     Going together, the tasks share batch-norm statistics; with ``batch_norm: per_task`` each task goes alone and has
     its own.
@@ -37,6 +40,7 @@ class HardSharing(nn.Module):
         self.trunk = Trunk(config, build)
         per_task = config.backbone.batch_norm == "per_task"
         self._statistics = TaskStatistics(self.trunk, tasks) if per_task else None
+        self._alone = config.placeholders.sharing != "all"
 
     @property
     def shape(self) -> FeatureShape:
@@ -64,30 +68,39 @@ class HardSharing(nn.Module):
         features: dict[str, Features] = {}
         for group in self._groups(batches):
             if self._statistics is not None:
-                self._statistics.select(group[0])
-            together, contents, remembered = _joined([batches[task] for task in group])
-            samples = {task: len(batches[task].ids) for task in group}
+                self._statistics.select(group[0][0])
+            first = [batches[tasks[0]] for tasks in group]
+            together, contents, remembered = _joined(first)
+            samples = {tasks[0]: len(batch.ids) for tasks, batch in zip(group, first, strict=True)}
             stream = placeholders.begin(samples) if placeholders is not None else None
-            pyramids = sum(len(batches[task].ids) for task in group if task not in self._pooled_only)
+            pyramids = sum(samples[tasks[0]] for tasks in group if not self._pooled_only.issuperset(tasks))
             encoded = self.trunk(together, stream, pyramids, contents, remembered)
             start = 0
-            for task in group:
-                rows = slice(start, start + len(batches[task].ids))
+            for tasks in group:
+                rows = slice(start, start + samples[tasks[0]])
                 start = rows.stop
-                features[task] = Features(
-                    {stride: level[rows] for stride, level in encoded.pyramid.items()} if start <= pyramids else {},
-                    encoded.pooled[rows],
-                    stream.rows(rows, task) if stream is not None else None,
-                )
+                pyramid = {s: level[rows] for s, level in encoded.pyramid.items()} if start <= pyramids else {}
+                for task in tasks:
+                    tokens = stream.rows(rows, task) if stream is not None else None
+                    features[task] = Features(pyramid, encoded.pooled[rows], tokens)
         return features
 
-    def _groups(self, batches: Mapping[str, Batch]) -> list[list[str]]:
-        """Tasks that go through the network together, those that need the pyramid first."""
+    def _groups(self, batches: Mapping[str, Batch]) -> list[list[list[str]]]:
+        """What goes through the network together: tasks of equal images, those first that need the pyramid.
+
+        Tasks of the very same images stand together, for these are encoded once. Where a task has batch-norm statistics
+        or tokens of its own, its features are its own, too.
+        """
         if self._statistics is not None:
-            return [[task] for task in batches]
-        by_size: dict[tuple[object, ...], list[str]] = {}
+            return [[[task]] for task in batches]
+        by_size: dict[tuple[object, ...], list[list[str]]] = {}
         for task, batch in sorted(batches.items(), key=lambda item: item[0] in self._pooled_only):
-            by_size.setdefault((*batch.images.shape[1:], batch.remembered is None), []).append(task)
+            alike = by_size.setdefault((*batch.images.shape[1:], batch.remembered is None), [])
+            twins = [tasks for tasks in alike if not self._alone and same_images(batches[tasks[0]], batch)]
+            if twins:
+                twins[0].append(task)
+            else:
+                alike.append([task])
         return list(by_size.values())
 
 
