@@ -263,8 +263,12 @@ def _apply(data: dict[str, Any], override: str) -> None:
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a submission, for editors; committed as ``docs/submission.schema.json``."""
     schema = Submission.model_json_schema()
+    task = schema["$defs"]["TaskConfig"]
+    # What a task must say that is fed as another one is.
+    task["anyOf"] = [{"required": ["images_of"]}, {"required": [key for key in task["required"] if key in FEEDING]}]
+    task["required"] = [key for key in task["required"] if key not in FEEDING]
     # A size may also be one number.
-    properties = schema["$defs"]["TaskConfig"]["properties"]
+    properties = task["properties"]
     number = {"type": "integer", "minimum": 16, "maximum": 4096}
     properties["image_size"] = {"anyOf": [properties["image_size"], number], "title": "Image Size"}
     properties["cache"]["anyOf"].append(number)
