@@ -124,6 +124,11 @@ def submit(
         for record in records:
             for text in [*record.unrankable_because, *record.warnings]:
                 reporter.say(f"note on {record.id}: {text}")
+            forgotten = record.backward_transfer()
+            if forgotten:
+                shown = ", ".join(f"{card} {100 * change:+.2f}" for card, change in forgotten.items())
+                mean = 100 * sum(forgotten.values()) / len(forgotten)
+                reporter.say(f"backward transfer of {record.id}: {mean:+.2f} points ({shown})")
     for job in failed:
         print(f"failed: {job.id}: {job.last_words()} (log: {job.log})", file=sys.stderr)
     if failed:

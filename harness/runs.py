@@ -36,8 +36,9 @@ from harness.training.engine import Engine
 from harness.training.features import remember
 from harness.training.inference import SUFFIX, predict
 from harness.training.journal import Journal
-from harness.training.loop import seed_everything, total_steps, train
+from harness.training.loop import seed_everything, train
 from harness.training.meters import peak_memory
+from harness.training.planning import plan
 from harness.training.tracking import Tracker
 
 WEIGHTS = "weights.safetensors"
@@ -150,6 +151,7 @@ def _run(
         weights=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
         selected_step=trained["selected_step"],
         curves=trained["curves"],
+        stages=trained["stages"],
         warnings=[*trained["warnings"], *shared_images(submission.cards(), splits), *_skipped(trained["skipped"])],
         cost=Cost(
             parameters=sum(parameter.numel() for parameter in network.parameters()),
@@ -208,26 +210,33 @@ def _train(
             images = cache_of(task, splits.selection[name], engine, reporter, workers)
             selection[name] = selection_data(submission, seed, splits, name, images)
     network.to(engine.device)
+    planned = plan(submission, data)
     for task in submission.tasks:
-        visits = total_steps(submission) * task.batch_size
+        visits = planned.batches()[task.dataset] * task.batch_size
         mode, workers = submission.model.backbone.feature_cache, submission.training.workers
         data[task.dataset] = remember(network, engine, data[task.dataset], mode, reporter, visits, workers)
+    scored = opened if planned.ends else None
     journal = Journal(folder, f"{submission.name}, seed {seed}", tracker)
     try:
         if engine.main:
             progress = train(
-                submission, network, engine, data, folder, reporter, journal.add, selection, journal.resume
+                submission, network, engine, data, folder, reporter, journal.add, selection, scored, journal.resume
             )
         else:
-            train(submission, network, engine, data, folder, reporter, selection_data=selection)
+            train(submission, network, engine, data, folder, reporter, selection_data=selection, evaluation_data=scored)
             return {}
     finally:
         if engine.main:
             journal.draw()
-    shutil.rmtree(folder / "selection", ignore_errors=True)
+    for looked in ("selection", "stages"):
+        shutil.rmtree(folder / looked, ignore_errors=True)
     write_bytes(folder / WEIGHTS, to_safetensors({k: v.contiguous().cpu() for k, v in network.state_dict().items()}))
     summary = {
         "steps": progress.step,
+        "stages": [
+            {"after": end, "trained": planned.stage(number), "values": values}
+            for number, (end, values) in enumerate(zip(planned.ends, [*progress.stages, {}], strict=False))
+        ],
         "selected_step": progress.best_step if selection else None,
         "warnings": [progress.ended] if progress.ended else [],
         "seconds": progress.seconds,

@@ -82,6 +82,9 @@ class Submission(Section):
         names = [task.dataset for task in self.tasks]
         if len(set(names)) < len(names):
             raise ValueError("tasks: a dataset is named twice")
+        order = self.training.regime.order
+        if order is not None and sorted(order) != sorted(names):
+            raise ValueError(f"training.regime.order: {list(order)} must name each of the data sets {names} once")
         if self.training.balancing.name != "manual":
             for task in self.tasks:
                 if task.weight != 1.0:

@@ -151,6 +151,21 @@ class Provenance(_Document):
     command: str = ""
 
 
+class Stage(_Document):
+    """One stage of training, under a regime that has several.
+
+    Attributes:
+        after: Optimizer steps of the run at its end.
+        trained: The tasks that it trained.
+        values: Headline number by task on the evaluation split at its end; empty for the last stage, whose numbers are
+            the record's own, and where training ended before.
+    """
+
+    after: Count
+    trained: list[CardName]
+    values: dict[CardName, Number] = {}
+
+
 class Record(_Document):
     """One entry trained with one seed (or one set of predictions handed in), and what came out.
 
@@ -164,6 +179,7 @@ class Record(_Document):
         weights: SHA-256 of the final weights, if a model was trained.
         selected_step: The step after which they stood, where they were chosen on the selection splits.
         curves: Named learning curves: (step, value) pairs; the value is None where the number was not finite.
+        stages: The stages of training, under a regime that has several.
         warnings: What a reader must know, e.g. images shared between training and evaluation of two tasks.
         cost: What it cost.
         provenance: Where and when.
@@ -181,6 +197,7 @@ class Record(_Document):
     weights: Sha256 | None = None
     selected_step: Count | None = None
     curves: dict[str, list[tuple[Count, Number]]] = {}
+    stages: list[Stage] = []
     warnings: list[str] = []
     cost: Cost = Cost()
     provenance: Provenance
@@ -206,6 +223,23 @@ class Record(_Document):
     def entry(self) -> str:
         """``<name>@<fingerprint>``: what all seeds of one entry share."""
         return f"{self.name}@{self.fingerprint}"
+
+    def backward_transfer(self) -> dict[str, float]:
+        """What later stages did to what earlier ones had learned: R_Ti - R_ii for each task i but the last.
+
+        R_ii is its headline number after the stage that trained it first, R_Ti the one in the end; below 0 it was
+        forgotten. The mean over tasks is the BWT of Lopez-Paz & Ranzato 2017, section 2 (arXiv:1706.08840). Empty where
+        no stage brings in a task that the ones before did not have.
+        """
+        if len(self.stages) < 2 or set(self.stages[0].trained) >= self.tasks.keys():
+            return {}
+        found = {}
+        for card, result in self.tasks.items():
+            values = next((stage.values for stage in self.stages if card in stage.trained), {})
+            before = values.get(card)
+            if before is not None and result.value is not None:
+                found[card] = result.value - before
+        return found
 
     def deterministic(self) -> dict[str, Any]:
         """The document without cost and provenance: equal for equal submission, seed and machine."""

@@ -10,13 +10,38 @@ from harness.documents import Section
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
+_ORDERED = ("continual", "sequential", "curriculum")
 _ONLY_OF_SCHEDULE = {"milestones": "step", "factor": "step", "power": "poly"}
 
 
 class RegimeConfig(Section):
-    """Which tasks a step trains. ``joint``: one batch of every task per step, one optimizer step."""
+    """Which tasks a step trains.
+
+    ``joint``: all of them. ``mt_dnn``: one, in random order. ``continual``: one task after another. ``sequential``: in
+    every stage one more. ``curriculum``: single tasks, then pairs, then triples, up to all.
+
+    Attributes:
+        order: The data sets in the order in which they are learned (``continual``, ``sequential``, ``curriculum``);
+            None means that of `tasks`.
+        sampling: ``mt_dnn``: how many batches a task gets by the number n of batches in its images: in proportion to n,
+            to its root, to n^(1/temperature), or equally many.
+        temperature: ``sampling: temperature``: 1 is proportional, the larger the more alike.
+    """
 
     name: str = "joint"
+    order: tuple[str, ...] | None = None
+    sampling: Literal["proportional", "sqrt", "temperature", "uniform"] = "proportional"
+    temperature: float = Field(default=5.0, ge=1)
+
+    @model_validator(mode="after")
+    def _used(self) -> RegimeConfig:
+        if self.order is not None and self.name not in _ORDERED:
+            raise ValueError(f"order: the regime {self.name} has none; it is for {', '.join(_ORDERED)}")
+        if self.sampling != "proportional" and self.name != "mt_dnn":
+            raise ValueError(f"sampling: only regime {{name: mt_dnn}} has it, not {self.name}")
+        if self.temperature != type(self).model_fields["temperature"].default and self.sampling != "temperature":
+            raise ValueError(f"temperature: needs sampling: temperature, not {self.sampling}")
+        return self
 
 
 class BalancingConfig(Section):
@@ -93,7 +118,8 @@ class TrainingConfig(Section):
     """How the network is trained.
 
     Attributes:
-        steps: Optimizer steps.
+        steps: Batches of each task. Under the regime ``joint`` that is the number of optimizer steps; under others
+            there are more of these (docs/regimes.md).
         gradient_clip: Largest norm of the whole gradient; None means no clipping.
         accumulation: In how many parts, one after another, each process takes a step's batches, for less memory. It
             does not change what a step sees; batch norms see the parts.
@@ -140,6 +166,14 @@ class TrainingConfig(Section):
         for key, owner in _ONLY_OF_SCHEDULE.items():
             if self.schedule.name != owner:
                 del content["schedule"][key]
+        regime = content["regime"]
+        for key, used in (
+            ("order", self.regime.order is not None),
+            ("sampling", self.regime.name == "mt_dnn"),
+            ("temperature", self.regime.sampling == "temperature"),
+        ):
+            if not used:
+                del regime[key]
         return content
 
     @field_validator("precision", mode="before")

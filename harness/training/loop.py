@@ -23,10 +23,11 @@ from harness.training.balancing import BALANCING
 from harness.training.compiling import as_written, compiled
 from harness.training.engine import Engine
 from harness.training.finite import any_process, gradient_norm, require_finite, require_finite_gradient
+from harness.training.measuring import Measure
 from harness.training.meters import Meters
 from harness.training.optimization import build_optimizer, learning_rate
 from harness.training.parts import differentiate
-from harness.training.regimes import REGIMES
+from harness.training.planning import plan
 from harness.training.resuming import Resumable
 from harness.training.selection import Selection
 from harness.training.signals import stop_signals
@@ -56,6 +57,7 @@ def train(
     reporter: Reporter,
     log: Log = lambda step, point: None,
     selection_data: Mapping[str, TaskData] | None = None,
+    evaluation_data: Mapping[str, TaskData] | None = None,
     begin: Callable[[Progress], None] = lambda progress: None,
 ) -> Progress:
     """Train a network in place, from the newest checkpoint in `folder` if there is one.
@@ -70,6 +72,8 @@ def train(
         reporter: Shows progress.
         log: Called with every new point of the learning curves.
         selection_data: Selection split by dataset name, where the recipe selects.
+        evaluation_data: Evaluation split by dataset name, where every stage of the regime is to be scored. Nothing is
+            chosen by it.
         begin: Called once, before `log`, with what the checkpoint says was done.
 
     Returns:
@@ -80,19 +84,23 @@ def train(
         KeyboardInterrupt: Ctrl-C or a termination signal came; the work so far is in the checkpoint.
     """
     config = submission.training
-    steps = total_steps(submission)
+    planned = plan(submission, data)
+    steps = planned.steps
     weights = {task.dataset: task.weight for task in submission.tasks}
     balancer = look_up(BALANCING, config.balancing.name, "balancing method")(weights)
-    regime = look_up(REGIMES, config.regime.name, "regime")
     trainable = torch.nn.ModuleDict({"network": network, "balancer": balancer})
     optimizer = build_optimizer(trainable, config.optimizer)
     balancer.to(engine.device)
     model, optimizer = engine.prepare(network, optimizer)
     average = WeightAverage(network, config.ema) if config.ema is not None else None
+
+    def measure(what: Mapping[str, TaskData], name: str) -> Measure:
+        return Measure(what, submission.evaluation.batch_size, config.workers, folder / name, engine, reporter)
+
     selection = None
     if config.selection is not None and selection_data is not None:
-        batch_size, place = submission.evaluation.batch_size, folder / "selection"
-        selection = Selection(config.selection, selection_data, batch_size, config.workers, place, engine, reporter)
+        selection = Selection(config.selection, measure(selection_data, "selection"), engine, reporter)
+    stages = measure(evaluation_data, "stages") if evaluation_data is not None else None
     run = Resumable(network, balancer, optimizer, engine, average, selection)
     progress = run.resume(folder, reporter)
     begin(progress)
@@ -101,9 +109,9 @@ def train(
     sizes, leaders = {task.dataset: task.batch_size for task in submission.tasks}, submission.leaders()
     batches = {
         name: iter(
-            loader(one, TrainingOrder(one, sizes[name], progress.step, engine.rank, engine.world), config.workers)
+            loader(data[name], TrainingOrder(data[name], sizes[name], taken, engine.rank, engine.world), config.workers)
         )
-        for name, one in data.items()
+        for name, taken in planned.batches(progress.step).items()
     }
     network.train()
     with (
@@ -138,6 +146,12 @@ def train(
 
         while True:
             meters.watch.start()
+            if stages is not None and planned.due(progress.step, len(progress.stages)):
+                with average.installed() if average is not None else nullcontext(), as_written(network):
+                    progress.stages.append(stages(network))
+                meters.watch.lap("stages")
+                write({f"stage/{name}": value for name, value in progress.stages[-1].items()})
+                stop_if(*any_process(engine, bool(stopped) or engine.orphaned))
             if selection is not None and selection.due(progress, over()):
                 with average.installed() if average is not None else nullcontext(), as_written(network):
                     point = selection.look(network, progress)
@@ -154,7 +168,7 @@ def train(
             rate = learning_rate(config.schedule, config.optimizer.learning_rate, progress.step, steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
-            tasks = regime(progress.step, steps, list(data))
+            tasks = planned.tasks(progress.step)
             loaded = {name: next(batches[name]).to(engine.device) for name in tasks}
             step_batches = share_images(loaded, leaders)
             meters.watch.lap("data")
@@ -193,12 +207,6 @@ def train(
         average.install()
     network.eval()
     return progress
-
-
-def total_steps(submission: Submission) -> int:
-    """Steps of a run; a smoke run takes at most as many as it has images."""
-    limit = submission.evaluation.limit
-    return min(submission.training.steps, limit) if limit is not None else submission.training.steps
 
 
 def _skipped(engine: Engine, batches: Iterable[Batch]) -> list[str]:

@@ -3,57 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from harness.data.loading import TaskData
 from harness.models.network import MultiTaskNetwork
 from harness.progress import Reporter
-from harness.scoring import score
-from harness.training import checkpoints
 from harness.training.config import SelectionConfig
 from harness.training.engine import Engine
-from harness.training.inference import SUFFIX, predict
+from harness.training.measuring import Measure
 from harness.training.state import Progress
 
 
 class Selection:
     """Looks at the selection splits from time to time and keeps the best weights.
 
-    A look predicts and scores as the final evaluation does, through files in the official formats. It changes nothing
-    that training depends on: a run with looks goes through the same weights as one without.
-
     Args:
         config: How often, and when to end.
-        data: The selection splits by dataset name, without augmentation.
-        batch_size: Images per forward pass.
-        workers: Loader processes.
-        folder: For files of predictions, which the next look replaces.
-        engine: Device and processes.
-        reporter: Shows progress.
+        measure: Scores a network on the selection splits.
+        engine: The processes.
+        reporter: Tells what was found.
 
     Attributes:
         best: The best weights so far, in the main process; empty before the first look.
     """
 
-    def __init__(
-        self,
-        config: SelectionConfig,
-        data: Mapping[str, TaskData],
-        batch_size: int,
-        workers: int,
-        folder: Path,
-        engine: Engine,
-        reporter: Reporter,
-    ) -> None:
+    def __init__(self, config: SelectionConfig, measure: Measure, engine: Engine, reporter: Reporter) -> None:
         self._config = config
-        self._data = data
-        self._batch_size = batch_size
-        self._workers = workers
-        self._folder = folder
+        self._measure = measure
         self._engine = engine
         self._reporter = reporter
         self.best: dict[str, Tensor] = {}
@@ -75,11 +52,7 @@ class Selection:
         Returns:
             Points of the learning curves: ``selection/<dataset name>``.
         """
-        streams = checkpoints.random_states()
-        found = {name: self._value(network, name) for name in self._data}
-        network.train()
-        checkpoints.restore_random_states(streams)
-        known = {name: value for name, value in found.items() if math.isfinite(value)}
+        known = {name: value for name, value in self._measure(network).items() if math.isfinite(value)}
         mean = math.fsum(known.values()) / len(known) if known else 0.0
         better = progress.best_score is None or mean > progress.best_score
         if better:
@@ -103,15 +76,3 @@ class Selection:
         """Give the network the best weights; in the main process."""
         if self.best:
             network.load_state_dict(self.best)
-
-    def _value(self, network: MultiTaskNetwork, name: str) -> float:
-        data = self._data[name]
-        path = self._folder / f"{name}{SUFFIX[data.adapter.task]}"
-        quiet = self._reporter if self._reporter.console.is_terminal else Reporter(quiet=True)
-        predict(network, self._engine, name, data, path, self._batch_size, quiet, self._workers)
-
-        def value() -> float:
-            result = score(data.adapter, path, data.rows)
-            return float(result.reduce()[result.main])
-
-        return self._engine.from_main(value)

@@ -29,6 +29,8 @@ class Progress:
         best_score: Best mean over tasks of the main metric on the selection splits; None before the first look.
         best_step: The step after which it was reached first.
         fruitless: Looks since then.
+        stages: Main metric by dataset name on the evaluation splits after each stage but the last, under regimes of
+            stages.
         ended: Why training ended before its last step, as a sentence; empty if it did not.
     """
 
@@ -47,6 +49,7 @@ class Progress:
     best_score: float | None = None
     best_step: int = 0
     fruitless: int = 0
+    stages: list[dict[str, float]] = field(default_factory=list)
     ended: str = ""
 
     def take(self, losses: Mapping[str, float]) -> None:

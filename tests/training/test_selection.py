@@ -31,7 +31,7 @@ from harness.training import checkpoints
 from harness.training.engine import Engine
 from harness.training.inference import SUFFIX, predict
 from harness.training.loop import seed_everything, train
-from harness.training.selection import Selection
+from harness.training.measuring import Measure
 from harness.training.state import Progress
 
 pytestmark = pytest.mark.usefixtures("tiny_suite")
@@ -175,7 +175,7 @@ def test_training_ends_when_nothing_better_comes(tmp_path: Path, patience: int |
     submission = submission_of(selection={"every": 1, "patience": patience})
     network, data, looked_at = prepared(submission)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Selection, "_value", lambda self, network, name: 0.5)  # no look is better than the first
+        patch.setattr(Measure, "_value", lambda self, network, name: 0.5)  # no look is better than the first
         progress = train(submission, network, Engine("32"), data, tmp_path, QUIET, selection_data=looked_at)
     assert (progress.step, progress.looked, progress.best_step) == (looks, looks, 1)
     assert bool(progress.ended) == (patience is not None)
@@ -189,7 +189,7 @@ def test_an_undefined_metric_has_no_part_in_the_mean(tmp_path: Path) -> None:
     network, data, looked_at = prepared(submission)
     values = dict(zip(CARDS, (0.5, float("nan"), 0.25, 0.75), strict=True))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Selection, "_value", lambda self, network, name: values[name])
+        patch.setattr(Measure, "_value", lambda self, network, name: values[name])
         progress = train(submission, network, Engine("32"), data, tmp_path, QUIET, selection_data=looked_at)
     assert progress.best_score == 0.5
     assert "selection/shapes-detection" not in progress.curves

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numpy as np
+
+from harness.training.regimes.plan import Plan, Setting
 
 
-def joint(step: int, steps: int, tasks: Sequence[str]) -> Sequence[str]:
-    """Tasks of a step; a regime is a pure function, so that a resumed run needs nothing but the step.
-
-    Args:
-        step: From 0.
-        steps: How many there will be.
-        tasks: All tasks.
-    """
-    return tasks
+def joint(setting: Setting) -> Plan:
+    """One batch of every task per step, one optimizer step: S steps in all."""
+    return Plan(setting.tasks, np.ones((setting.batches, len(setting.tasks)), dtype=bool))
