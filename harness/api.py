@@ -93,6 +93,25 @@ def leaderboard(board: Path = BOARD) -> list[Path]:
         return write_board(board)
 
 
+def missing_baselines(board: Path, records: Sequence[Record]) -> list[str]:
+    """A sentence about each entry whose Δm cannot be told because single-task baselines are not on the board.
+
+    Args:
+        board: The leaderboard's folder, regenerated.
+        records: Of the entries that are asked about.
+    """
+    import orjson
+
+    document = orjson.loads((board / "board.json").read_bytes())
+    asked = {record.entry for record in records}
+    return [
+        f"{entry['name']}: no Δm, because single-task baselines of this backbone and recipe are not on the board"
+        f" ({', '.join(entry['baselines_missing'])}); --with-baselines trains them"
+        for entry in document["entries"]
+        if entry["baselines_missing"] and f"{entry['name']}@{entry['fingerprint']}" in asked
+    ]
+
+
 def compare(a: str, b: str, board: Path = BOARD, by: Sequence[str] = ()) -> Comparison:
     """Compare two entries of a board, by paired differences per task.
 

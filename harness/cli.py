@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,10 @@ from rich.table import Table
 from harness.errors import HarnessError
 from harness.progress import Reporter
 from harness.training.devices import INTERRUPTED, LAUNCHED, deserted, first_to_fail, is_main, world
+
+if TYPE_CHECKING:
+    from harness.board.records import Record
+    from harness.launching.jobs import Job
 
 app = typer.Typer(
     name="harness",
@@ -35,6 +39,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
 _LISTINGS = "datasets, adapters, backbones, sharing, balancing, regimes, heads or placeholders"
 FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Submissions (YAML).")]
+Wanted = tuple[Path, list[str], int | None]  # a submission, what replaces its values, and the limit of a smoke run
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value, e.g. training.steps=100.")
 ]
@@ -62,6 +67,9 @@ def submit(
         int | None, typer.Option("--limit", min=1, help="Smoke run: so many images per split and steps; not ranked.")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over instead of resuming.")] = False,
+    with_baselines: Annotated[
+        bool, typer.Option("--with-baselines", help="Also each task alone, with the same backbone and recipe: for Δm.")
+    ] = False,
     devices: Annotated[
         int | None, typer.Option("--devices", min=1, help="Processes that share each run: GPUs, or CPU processes.")
     ] = None,
@@ -94,23 +102,30 @@ def submit(
     for file in files:  # every file is checked before the first one trains
         submission = api.load(file, numbers, overrides or [], limit)
         processes.check_batches(submission, devices or processes.world())
+    wanted: list[Wanted] = [(file, overrides or [], limit) for file in files]
+    if with_baselines:
+        wanted += _single_tasks(wanted, numbers, runs / "single-task")
     reporter = Reporter(quiet=quiet)
-    records, failed = [], []
+    records: list[Record] = []
+    failed: list[Job] = []
     if launcher is not None:
         if world() > 1:
             raise HarnessError(f"--launcher {launcher}: {world()} processes were started already; leave it out")
         from harness.launching.launch import launch
 
-        recipe = (numbers, overrides or [], limit, fresh, devices or 1)
-        launched = launch(launcher, files, *recipe, jobs, options or [], leaderboard, runs, reporter)
-        records, failed = launched.records, launched.failed
+        for group in (wanted[: len(files)], wanted[len(files) :]):
+            for _, changes, most in group[:1]:
+                recipe = (numbers, changes, most, fresh, devices or 1)
+                names = [file for file, _, _ in group]
+                launched = launch(launcher, names, *recipe, jobs, options or [], leaderboard, runs, reporter)
+                records, failed = records + launched.records, failed + launched.failed
     else:
         if devices is not None and devices > 1 and world() == 1:
             raise typer.Exit(processes.launch(devices, sys.argv[1:]))
         if devices not in (None, world()):
             raise HarnessError(f"--devices {devices}: {world()} processes were started already; leave --devices out")
-        for file in files:
-            records += api.submit(file, numbers, overrides or [], limit, fresh, leaderboard, runs, reporter)
+        for file, changes, most in wanted:
+            records += api.submit(file, numbers, changes, most, fresh, leaderboard, runs, reporter)
     if world() > 1:
         from harness.training.engine import leave
 
@@ -129,6 +144,8 @@ def submit(
                 shown = ", ".join(f"{card} {100 * change:+.2f}" for card, change in forgotten.items())
                 mean = 100 * sum(forgotten.values()) / len(forgotten)
                 reporter.say(f"backward transfer of {record.id}: {mean:+.2f} points ({shown})")
+        for text in api.missing_baselines(leaderboard, records):
+            reporter.say(text)
     for job in failed:
         print(f"failed: {job.id}: {job.last_words()} (log: {job.log})", file=sys.stderr)
     if failed:
@@ -158,9 +175,10 @@ def validate(
     if as_json:
         _print_json(reports)
         return
-    console = Console()
+    from harness.terminal import print_validation
+
     for report in reports:
-        _print_report(report, console)
+        print_validation(report, Console())
 
 
 @app.command(epilog="Example: harness score shapes-detection results.json --name my-detector")
@@ -338,6 +356,15 @@ def shard(
     print(f"in a card whose root is {folder}:\nsplits: {{{split}: {{images: '{pattern}', ...}}}}")
 
 
+def _single_tasks(wanted: list[Wanted], seeds: list[int] | None, folder: Path) -> list[Wanted]:
+    """The single-task baselines of submissions, each once; what was changed in these is in their files already."""
+    from harness import api
+    from harness.single_task import write
+
+    loaded = [api.load(file, seeds, overrides, limit) for file, overrides, limit in wanted]
+    return [(file, [], None) for file in dict.fromkeys(made for one in loaded for made in write(one, folder))]
+
+
 def _seeds(text: str | None) -> list[int] | None:
     if text is None:
         return None
@@ -351,40 +378,6 @@ def _print_board(board: Path, names: set[str] | None = None) -> None:
     from harness.terminal import print_board
 
     print_board(board, Console(), names)
-
-
-def _print_report(report: dict[str, Any], console: Console) -> None:
-    table = Table(title=f"{report['name']}  {report['fingerprint']}", title_justify="left")
-    table.add_column("part")
-    for heading in ("parameters", "trainable", "frozen"):
-        table.add_column(heading, justify="right")
-    sums = (sum(report["parameters"].values()), sum(report["trainable"].values()))
-    for part, count in report["parameters"].items():
-        trainable = report["trainable"][part]
-        table.add_row(part, f"{count:,}", f"{trainable:,}", f"{count - trainable:,}")
-    table.add_row("all", f"{sums[0]:,}", f"{sums[1]:,}", f"{sums[0] - sums[1]:,}", style="bold")
-    console.print(table)
-    stages = ", ".join(f"{one['module']} /{one['stride']} x{one['channels']}" for one in report["stages"]) or "none"
-    strides = ", ".join(map(str, report["strides"]))
-    text = f"backbone stages (module /stride xchannels): {stages}\npyramid strides: {strides}"
-    console.print(text, markup=False, highlight=False)
-    table = Table(padding=0)
-    for heading in ("dataset", "task", "train", "evaluation", "classes", "image size", "MACs/image"):
-        table.add_column(heading, justify="left" if heading in ("dataset", "task") else "right", overflow="fold")
-    for row in report["tasks"]:
-        cells = {**row, "macs": f"{row['macs'] / 1e6:,.1f} M"}
-        table.add_row(*(f"{v:,}" if isinstance(v, int) else str(v) for v in cells.values()))
-    console.print(table)
-    if not report["attachments"]:
-        console.print("placeholder sites: none\n")
-        return
-    table = Table()
-    for heading in ("placeholder site", "what", "stride", "parameters"):
-        table.add_column(heading, justify="left" if heading in ("placeholder site", "what") else "right")
-    for row in report["attachments"]:
-        table.add_row(row["site"], row["what"], str(row["stride"]), f"{row['parameters']:,}")
-    console.print(table)
-    console.print()
 
 
 def _print_json(value: Any) -> None:

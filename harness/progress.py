@@ -22,6 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 LINE_EVERY = 15.0  # seconds between lines where there is no terminal
+# Times a second that bars are drawn: drawing takes milliseconds of Python, for which small networks have to wait.
+REFRESH = 2
 
 
 class _Rate(ProgressColumn):
@@ -91,7 +93,7 @@ class Reporter:
             TimeRemainingColumn(),
             TextColumn("{task.fields[detail]}", style="dim"),
         )
-        with _Display(*columns, console=self.console) as self._display:
+        with _Display(*columns, console=self.console, refresh_per_second=REFRESH) as self._display:
             try:
                 task = self._display.add_task(label, total=total, completed=start, detail="")
                 yield Bar(self, label, total, start, self._display, task)

@@ -28,6 +28,7 @@ from harness.models.network import MultiTaskNetwork
 from harness.progress import Reporter
 from harness.run_data import Splits, build_network, cache_of, open_data, selection_data, shared_images, task_data
 from harness.scoring import score, task_result, unrankable_reasons
+from harness.single_task import fingerprints
 from harness.submission import Submission
 from harness.training import checkpoints
 from harness.training.costs import macs_per_image
@@ -151,6 +152,7 @@ def _run(
         weights=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
         selected_step=trained["selected_step"],
         curves=trained["curves"],
+        baselines=fingerprints(submission),
         stages=trained["stages"],
         warnings=[*trained["warnings"], *shared_images(submission.cards(), splits), *_skipped(trained["skipped"])],
         cost=Cost(

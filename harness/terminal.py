@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import orjson
 from rich.console import Console
@@ -44,7 +45,7 @@ def print_board(board: Path, console: Console, names: set[str] | None = None) ->
 
 def _two_lines(cell: str) -> str:
     """``97.40 [95.91, 98.51] #1`` as ``97.40 #1`` above ``[95.9, 98.5]``; other cells as they are."""
-    match = re.fullmatch(r"(\S+) \[([-\d.]+), ([-\d.]+)\](.*)", cell)
+    match = re.fullmatch(r"(\S+) \[([-+\d.]+), ([-+\d.]+)\](.*)", cell)
     if match is None:
         return cell
     value, low, high, place = match.groups()
@@ -86,6 +87,12 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     if comparison.delta_m is not None:
         delta = comparison.delta_m
         console.print(f"delta m: {delta.value:+.2f}% [{delta.low:+.2f}, {delta.high:+.2f}]", markup=False)
+    if comparison.per_parameter is not None:
+        delta = comparison.per_parameter
+        console.print(
+            f"delta m per percent of added parameters: {delta.value:+.3f}% [{delta.low:+.3f}, {delta.high:+.3f}]",
+            markup=False,
+        )
     for sentence in comparison.verdict:
         console.print(safe_terminal(sentence), markup=False, highlight=False)
 
@@ -105,3 +112,38 @@ def _print_parts(title: str, parts: list[Part], console: Console) -> None:
             f"{part.p_holm:.3f}",
         )
     console.print(table)
+
+
+def print_validation(report: dict[str, Any], console: Console) -> None:
+    """Print what `harness validate` found out about a submission."""
+    table = Table(title=f"{report['name']}  {report['fingerprint']}", title_justify="left")
+    table.add_column("part")
+    for heading in ("parameters", "trainable", "frozen"):
+        table.add_column(heading, justify="right")
+    sums = (sum(report["parameters"].values()), sum(report["trainable"].values()))
+    for part, count in report["parameters"].items():
+        trainable = report["trainable"][part]
+        table.add_row(part, f"{count:,}", f"{trainable:,}", f"{count - trainable:,}")
+    table.add_row("all", f"{sums[0]:,}", f"{sums[1]:,}", f"{sums[0] - sums[1]:,}", style="bold")
+    console.print(table)
+    stages = ", ".join(f"{one['module']} /{one['stride']} x{one['channels']}" for one in report["stages"]) or "none"
+    strides = ", ".join(map(str, report["strides"]))
+    text = f"backbone stages (module /stride xchannels): {stages}\npyramid strides: {strides}"
+    console.print(text, markup=False, highlight=False)
+    table = Table(padding=0)
+    for heading in ("dataset", "task", "train", "evaluation", "classes", "image size", "MACs/image"):
+        table.add_column(heading, justify="left" if heading in ("dataset", "task") else "right", overflow="fold")
+    for row in report["tasks"]:
+        cells = {**row, "macs": f"{row['macs'] / 1e6:,.1f} M"}
+        table.add_row(*(f"{v:,}" if isinstance(v, int) else str(v) for v in cells.values()))
+    console.print(table)
+    if not report["attachments"]:
+        console.print("placeholder sites: none\n")
+        return
+    table = Table()
+    for heading in ("placeholder site", "what", "stride", "parameters"):
+        table.add_column(heading, justify="left" if heading in ("placeholder site", "what") else "right")
+    for row in report["attachments"]:
+        table.add_row(row["site"], row["what"], str(row["stride"]), f"{row['parameters']:,}")
+    console.print(table)
+    console.print()

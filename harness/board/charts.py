@@ -28,25 +28,29 @@ def interval_bar(value: float, low: float, high: float, scale: tuple[float, floa
 
 def forest_bar(difference: float, low: float, high: float, extent: float, clear: bool) -> Markup:
     """A paired difference with its interval around a zero line; `extent` is the scale's end on both sides."""
-    width, height = 150, 20
-    x = _scaled((-extent, extent), 5, width - 5)
     kind = ("better" if difference > 0 else "worse") if clear else "open"
     label = f"{points(difference)} points, 95% interval {points(low)} to {points(high)}"
+    return _around_zero((difference, low, high), extent, kind, label)
+
+
+def relative_bar(change: Mapping[str, float], extent: float) -> Markup:
+    """Δm in percent with its interval around a zero line, filled where the interval excludes 0."""
+    value, low, high = change["value"], change["low"], change["high"]
+    kind = "better" if low > 0 else "worse" if high < 0 else "open"
+    label = f"{value:+.2f} percent, 95% interval {low:+.2f} to {high:+.2f}"
+    return _around_zero((value, low, high), extent, kind, label)
+
+
+def _around_zero(values: tuple[float, float, float], extent: float, kind: str, label: str) -> Markup:
+    width, height = 150, 20
+    x = _scaled((-extent, extent), 5, width - 5)
+    value, low, high = (x(number) for number in values)
     return Markup(
         '<svg class="forest {kind}" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" aria-label="{label}">'
         '<line class="zero" x1="{zero}" x2="{zero}" y1="0" y2="{h}"/>'
         '<line class="range" x1="{low}" x2="{high}" y1="10" y2="10"/>'
         '<rect class="dot" x="{left}" y="6" width="8" height="8" rx="2"/></svg>'
-    ).format(
-        kind=kind,
-        w=width,
-        h=height,
-        label=label,
-        zero=_n(x(0)),
-        low=_n(x(low)),
-        high=_n(x(high)),
-        left=_n(x(difference) - 4),
-    )
+    ).format(kind=kind, w=width, h=height, label=label, zero=_n(x(0)), low=_n(low), high=_n(high), left=_n(value - 4))
 
 
 def line_plot(name: str, curves: Mapping[int, Curve]) -> Markup:

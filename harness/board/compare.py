@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from harness.board.breakdown import Part, breakdown, require_kinds
 from harness.board.evidence import LEVEL, Estimate, Evidence, Paired
 from harness.board.records import Protocol, Record, find_entry, read_records
+from harness.board.relative import DeltaM, relative_change
 from harness.board.tables import SCALAR_COSTS
 from harness.board.text import points, safe_terminal
 from harness.errors import HarnessError
-from harness.evaluation.resampling import draw_weights, holm
+from harness.evaluation.resampling import holm
 
 SIGNIFICANCE = 1 - LEVEL
 
@@ -53,22 +51,6 @@ class TaskComparison(_Document):
     by: dict[str, list[Part]] = {}
 
 
-class DeltaM(_Document):
-    """Relative change over tasks in percent, higher is better (Maninis et al. 2019, Vandenhende et al. 2021).
-
-    Attributes:
-        value: 100/T · Σ (a_t − b_t)/b_t.
-        low: Lower end of the 95% percentile interval, joint over tasks.
-        high: Upper end.
-        tasks: The cards in the sum.
-    """
-
-    value: float
-    low: float
-    high: float
-    tasks: list[str]
-
-
 class Comparison(_Document):
     """The outcome of `compare`.
 
@@ -81,6 +63,8 @@ class Comparison(_Document):
         only_a: Tasks that only the first has.
         only_b: Tasks that only the second has.
         delta_m: Δm of the first against the second; None where a baseline number is 0.
+        per_parameter: Δm for each percent of parameters that the first has more than the second (with fewer, it has the
+            other sign); None where they have equally many or the number is unknown.
         cost_a: Mean cost over seeds.
         cost_b: Mean cost over seeds, summed over entries where the baseline is several.
         draws: Bootstrap draws, and random swaps.
@@ -96,6 +80,7 @@ class Comparison(_Document):
     only_a: list[str]
     only_b: list[str]
     delta_m: DeltaM | None
+    per_parameter: DeltaM | None
     cost_a: dict[str, float | None]
     cost_b: dict[str, float | None]
     draws: int
@@ -105,9 +90,6 @@ class Comparison(_Document):
     def to_json(self) -> dict[str, Any]:
         """The comparison as plain JSON values."""
         return self.model_dump(mode="json")
-
-
-Side = Mapping[str, list[Record]]  # for each card the records (seeds) that are compared on it
 
 
 def compare(board: Path, a: str, b: str, draws: int = 1000, seed: int = 0, by: Sequence[str] = ()) -> Comparison:
@@ -163,7 +145,8 @@ def compare(board: Path, a: str, b: str, draws: int = 1000, seed: int = 0, by: S
                 by={kind: breakdown(ours, base, kind, draws, seed) for kind in by if kind in ours[0].breakdowns},
             )
         )
-    change = _delta_m(evidence, {card: side_a[card] for card in shared}, {card: side_b[card] for card in shared})
+    change = relative_change(evidence, {card: side_a[card] for card in shared}, {card: side_b[card] for card in shared})
+    cost_a, cost_b = _cost([first]), _cost(second)
     only_a, only_b = sorted(side_a.keys() - side_b.keys()), sorted(side_b.keys() - side_a.keys())
     return Comparison(
         a=first[0].entry,
@@ -174,28 +157,13 @@ def compare(board: Path, a: str, b: str, draws: int = 1000, seed: int = 0, by: S
         only_a=only_a,
         only_b=only_b,
         delta_m=change,
-        cost_a=_cost([first]),
-        cost_b=_cost(second),
+        per_parameter=_per_parameter(change, cost_a["parameters"], cost_b["parameters"]),
+        cost_a=cost_a,
+        cost_b=cost_b,
         draws=draws,
         seed=seed,
         verdict=_summary(tasks, change, only_a, only_b, one_seed, [*first, *(r for part in second for r in part)]),
     )
-
-
-def delta_m(values: Mapping[str, float], baseline: Mapping[str, float]) -> float:
-    """Δm = 100/T · Σ (m_t − b_t)/b_t in percent; every headline number here is better when higher.
-
-    Args:
-        values: Headline number by task.
-        baseline: The same tasks of the baseline, none of them 0.
-
-    Returns:
-        Percent, higher is better. (Navon et al. 2022, Nash-MTL, print the opposite sign.)
-
-    Source:
-        Maninis et al. 2019, eq. 1 (arXiv:1904.08918); Vandenhende et al. 2021, eq. 6 (arXiv:2004.13379).
-    """
-    return 100 * fmean((values[task] - baseline[task]) / baseline[task] for task in baseline)
 
 
 def verdict(paired: Paired, p_corrected: float) -> str:
@@ -251,58 +219,13 @@ def _require_equal(card: str, a: str, first: Protocol, b: str, second: Protocol)
             )
 
 
-def _delta_m(evidence: Evidence, ours: Side, base: Side) -> DeltaM | None:
-    """Δm with its interval: images redrawn for all tasks and both sides at once, and the spread over seeds.
-
-    Draw d takes the same places in every task's sorted image list, so tasks on the same images vary together, tasks on
-    different images independently. The spread over seeds is that of Δm linearised at the means, with Student's t as in
-    `harness.evaluation.resampling.entry_interval`.
-    """
-    images, plain, spread = [], [], defaultdict(list)
-    for card in ours:
-        drawn, means = [], []
-        for side in (ours, base):
-            results = evidence.results(side[card], card)
-            weights = draw_weights(len(results[0].ids), evidence.draws, evidence.seed)
-            drawn.append(np.mean([result.reduce_main(weights) for result in results], axis=0))
-            means.append([result.reduce()[result.main] for result in results])
-        a, b = fmean(means[0]), fmean(means[1])
-        if not b > 0:
-            return None
-        plain.append((a, b))
-        images.append(drawn)
-        spread[ours[card][0].entry].append(np.array(means[0]) / b)
-        spread[base[card][0].entry].append(-a * np.array(means[1]) / b**2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        changes = np.mean([(a - b) / b for a, b in images], axis=0)
-    # A draw of images on which the baseline is 0 has no relative change.
-    changes = changes[np.isfinite(changes)]
-    if not len(changes):
+def _per_parameter(change: DeltaM | None, ours: float | None, base: float | None) -> DeltaM | None:
+    """Parameter efficiency: Δm / (100 · added / base parameters)."""
+    if change is None or not ours or not base or ours == base:
         return None
-    error, freedom = _seed_error([np.sum(parts, axis=0) / len(ours) for parts in spread.values()])
-    if error > 0:
-        changes = changes + error * np.random.default_rng([evidence.seed, 2]).standard_t(freedom, len(changes))
-    low, high = np.quantile(changes, [SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2])
-    value = delta_m({str(n): a for n, (a, _) in enumerate(plain)}, {str(n): b for n, (_, b) in enumerate(plain)})
-    return DeltaM(value=value, low=100 * float(low), high=100 * float(high), tasks=list(ours))
-
-
-def _seed_error(groups: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """Standard error over seeds of a sum of means, and its degrees of freedom (Welch–Satterthwaite).
-
-    Entries with equally many seeds are paired position by position; an entry with one seed takes the mean variance of
-    the others.
-    """
-    sizes = {len(group) for group in groups}
-    if len(sizes) == 1:
-        groups = [np.sum(groups, axis=0)]
-    known = [float(group.var(ddof=1)) for group in groups if len(group) > 1]
-    if not known or not max(known) > 0:
-        return 0.0, 1.0
-    errors = [(group.var(ddof=1) if len(group) > 1 else fmean(known)) / len(group) for group in groups]
-    several = [(error, len(group) - 1) for error, group in zip(errors, groups, strict=True) if len(group) > 1]
-    freedom = sum(error for error, _ in several) ** 2 / sum(error**2 / size for error, size in several)
-    return float(np.sqrt(sum(errors))), float(freedom)
+    added = 100 * (ours - base) / base
+    low, high = sorted((change.low / added, change.high / added))
+    return DeltaM(value=change.value / added, low=low, high=high, tasks=change.tasks)
 
 
 def _cost(entries: Sequence[Sequence[Record]]) -> dict[str, float | None]:

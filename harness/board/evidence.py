@@ -85,7 +85,8 @@ class Paired(BaseModel):
     paired_seeds: bool
 
 
-Kind = TypeVar("Kind", Estimate, Paired)
+Kind = TypeVar("Kind", bound=BaseModel)
+Shown = tuple[str, Sequence[Record]]  # a card, and the records (seeds) whose statistics on it count
 
 
 class Evidence:
@@ -132,7 +133,7 @@ class Evidence:
                 image_lists=(lists[0], lists[1]),
             )
 
-        return self._outcome(Estimate, compute, "estimate", card, records)
+        return self.outcome(Estimate, compute, "estimate", (card, records))
 
     def paired(self, a: Sequence[Record], b: Sequence[Record], card: str) -> Paired:
         """The difference of two entries on a card, `a` minus `b`. Both must have equal protocols there.
@@ -160,7 +161,7 @@ class Evidence:
                 paired_seeds=outcome.paired_seeds,
             )
 
-        return self._outcome(Paired, compute, "paired", card, a, b)
+        return self.outcome(Paired, compute, "paired", (card, a), (card, b))
 
     def _tested(self, outcome: PairedDifference, a: Sequence[Result], b: Sequence[Result]) -> tuple[float, str]:
         """The p-value of a permutation test, and how it was made.
@@ -181,33 +182,46 @@ class Evidence:
         """The statistics of each record on a card; those used last stay in memory."""
         return [self._read(record)[card] for record in records]
 
-    def save(self) -> None:
-        """Keep the outcomes that were asked for, and forget all others."""
-        if self.cached and self._used != self._known:
-            write_text(self.board / CACHE.parent / ".gitignore", "*\n")
-            write_bytes(self.board / CACHE, orjson.dumps(self._used, option=orjson.OPT_SORT_KEYS))
+    def outcome(self, kind: type[Kind], compute: Callable[[], Kind], name: str, *shown: Shown) -> Kind:
+        """What `compute` gives, from the cache where it is there.
 
-    def _outcome(
-        self, kind: type[Kind], compute: Callable[[], Kind], name: str, card: str, *sides: Sequence[Record]
-    ) -> Kind:
+        Args:
+            kind: What it gives.
+            compute: Resamples.
+            name: What is computed.
+            shown: All statistics that it depends on.
+
+        Raises:
+            HarnessError: It is undefined, or statistics are missing.
+        """
         content = [
-            [
-                (record.seed, record.tasks[card].model_dump(include={"protocol", "statistics"}), self._hash(record))
-                for record in side
-            ]
-            for side in sides
+            (
+                card,
+                [
+                    (record.seed, record.tasks[card].model_dump(include={"protocol", "statistics"}), self._hash(record))
+                    for record in records
+                ],
+            )
+            for card, records in shown
         ]
-        key = hashlib.sha256(orjson.dumps([VERSION, name, card, self.draws, self.seed, content])).hexdigest()
+        key = hashlib.sha256(orjson.dumps([VERSION, name, self.draws, self.seed, content])).hexdigest()
         try:
             outcome = kind.model_validate(self._known[key])
         except (KeyError, ValidationError):
             try:
                 outcome = compute()
             except ValidationError:  # NaN: some draws of images leave the number undefined, or all do
-                names = " and ".join(side[0].entry for side in sides)
-                raise HarnessError(f"{names}: {card}: the interval is undefined; there are too few images") from None
+                names = " and ".join(dict.fromkeys(records[0].entry for _, records in shown))
+                cards = ", ".join(dict.fromkeys(card for card, _ in shown))
+                raise HarnessError(f"{names}: {cards}: the interval is undefined; there are too few images") from None
         self._used[key] = outcome.model_dump()
         return outcome
+
+    def save(self) -> None:
+        """Keep the outcomes that were asked for, and forget all others."""
+        if self.cached and self._used != self._known:
+            write_text(self.board / CACHE.parent / ".gitignore", "*\n")
+            write_bytes(self.board / CACHE, orjson.dumps(self._used, option=orjson.OPT_SORT_KEYS))
 
     def _read(self, record: Record) -> dict[str, Result]:
         results = self._results.pop(record.id, None)

@@ -115,10 +115,26 @@ def _table_view(
                     "bar": charts.interval_bar(cell["value"], cell["low"], cell["high"], scales[task["card"]]),
                 }
             )
-        rows.append({**entry, **row, "name": names[row["entry"]], "anchor": anchors.get(row["entry"]), "cells": cells})
+        relative = entry["delta_m"] if set(entry["baselines"]) == set(scales) else None
+        rows.append(
+            {
+                **entry,
+                **row,
+                "relative": relative,
+                "name": names[row["entry"]],
+                "anchor": anchors.get(row["entry"]),
+                "cells": cells,
+            }
+        )
+    changes = [row["relative"] for row in rows if row["relative"] is not None]
+    extent = max((max(abs(change["low"]), abs(change["high"])) for change in changes), default=0.0)
+    for row in rows:
+        change = row["relative"]
+        row["relative_bar"] = charts.relative_bar(change, extent) if change is not None else ""
     return {
         "title": title(table),
         "tasks": table["tasks"],
+        "relative": bool(changes),
         "rows": rows,
         "scatter": _scatter(table, entries, names, anchors),
         "duels": _duels(table, document, names),

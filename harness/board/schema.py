@@ -179,6 +179,7 @@ class Record(_Document):
         weights: SHA-256 of the final weights, if a model was trained.
         selected_step: The step after which they stood, where they were chosen on the selection splits.
         curves: Named learning curves: (step, value) pairs; the value is None where the number was not finite.
+        baselines: Fingerprints of the single-task baselines of the same backbone and recipe, by data set.
         stages: The stages of training, under a regime that has several.
         warnings: What a reader must know, e.g. images shared between training and evaluation of two tasks.
         cost: What it cost.
@@ -197,6 +198,7 @@ class Record(_Document):
     weights: Sha256 | None = None
     selected_step: Count | None = None
     curves: dict[str, list[tuple[Count, Number]]] = {}
+    baselines: dict[CardName, Fingerprint] = {}
     stages: list[Stage] = []
     warnings: list[str] = []
     cost: Cost = Cost()

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import orjson
-
+from harness.board.entries import Column, Entry, entries_of, protocol_hash
 from harness.board.evidence import LEVEL, Estimate, Evidence
-from harness.board.records import Protocol, Record, read_records
+from harness.board.records import Record, read_records
+from harness.board.relative import against_single_tasks
 from harness.board.text import duration, percent, quantity, safe_markdown, safe_terminal
 from harness.errors import HarnessError
 from harness.evaluation.resampling import holm
@@ -25,57 +23,6 @@ SIGNIFICANCE = 1 - LEVEL
 FAMILY = 10  # how many entries after a leader are tested against it as one family
 PAIRED_ENTRIES = 20  # entries of a table that are compared each with each
 TRUST = ("reported", "rescored", "rerun")
-
-Column = tuple[str, str]  # a card and the hash of its protocol
-
-
-@dataclass(frozen=True)
-class Entry:
-    """All seeds of one entry that were scored alike.
-
-    Attributes:
-        key: ``name@fingerprint``, with the seeds appended where the seeds of an entry were not scored alike.
-        records: One per seed.
-        problems: Why it is not ranked; empty if it is.
-    """
-
-    key: str
-    records: tuple[Record, ...]
-    problems: tuple[str, ...]
-
-    @property
-    def columns(self) -> dict[str, Column]:
-        """For each card what its number can be compared with."""
-        return {card: (card, protocol_hash(result.protocol)) for card, result in self.records[0].tasks.items()}
-
-    def value(self, card: str) -> float:
-        """Headline number, mean over seeds. Defined for ranked entries."""
-        values = [record.tasks[card].value for record in self.records]
-        return fmean(value for value in values if value is not None)
-
-
-def protocol_hash(protocol: Protocol) -> str:
-    """12 hex digits that are equal for equal protocols."""
-    return hashlib.sha256(orjson.dumps(protocol.model_dump(), option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
-
-
-def entries_of(records: Iterable[Record]) -> list[Entry]:
-    """Group records into entries: same name and fingerprint, scored under the same protocols, all rankable or none."""
-    groups: dict[str, dict[Any, list[Record]]] = defaultdict(lambda: defaultdict(list))
-    for record in sorted(records, key=lambda record: (record.name, record.fingerprint, record.seed)):
-        protocols = tuple(sorted((card, protocol_hash(task.protocol)) for card, task in record.tasks.items()))
-        groups[record.entry][(record.rankable, protocols)].append(record)
-    entries = []
-    for name, parts in groups.items():
-        for part in parts.values():
-            seeds = ", ".join(str(record.seed) for record in part)
-            problems = sorted({reason for record in part for reason in record.unrankable_because})
-            for card in part[0].tasks:
-                if any(record.tasks[card].value is None for record in part):
-                    problems.append(f"{card}: {part[0].tasks[card].main} is undefined")
-            key = name if len(parts) == 1 else f"{name} (seeds {seeds})"
-            entries.append(Entry(key, tuple(part), tuple(problems)))
-    return entries
 
 
 def board_document(board: Path, evidence: Evidence | None = None) -> dict[str, Any]:
@@ -101,7 +48,11 @@ def board_document(board: Path, evidence: Evidence | None = None) -> dict[str, A
     for key, problem in _strange_images([entry for entry in entries if not problems[entry.key]], estimates):
         problems[key].append(problem)
     ranked = [entry for entry in entries if not problems[entry.key]]
-    documents = [_entry_document(entry, estimates[entry.key], problems[entry.key]) for entry in entries]
+    documents = [
+        _entry_document(entry, estimates[entry.key], problems[entry.key])
+        | against_single_tasks(entry, ranked, evidence)
+        for entry in entries
+    ]
     tables = [_table(columns, members, evidence) for columns, members in _tables(ranked)]
     keys = {entry.key: entry for entry in ranked}
     document = {
@@ -355,11 +306,15 @@ def rows(document: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[st
     found = []
     for table in document["tables"]:
         cards = [task["card"] for task in table["tasks"]]
-        header = ["rank", "entry", *cards, "mean rank", "seeds", "parameters", "training", "trust"]
+        relative = [_relative_cell(entries[row["entry"]], cards) for row in table["rows"]]
+        shows = any(relative)
+        header = ["rank", "entry", *cards, *(["Δm"] if shows else []), "mean rank", "seeds", "parameters", "training"]
+        header.append("trust")
         body = []
-        for row in table["rows"]:
+        for row, change in zip(table["rows"], relative, strict=True):
             entry = entries[row["entry"]]
             cells = [_cell(entry["tasks"][card], row["tasks"][card]["rank"]) for card in cards]
+            cells += [change] if shows else []
             cost = entry["cost"]
             body.append(
                 [str(row["rank"]), shown[row["entry"]], *cells, f"{row['mean_rank']:.2f}",
@@ -392,6 +347,14 @@ def _cell(task: Mapping[str, Any], place: int) -> str:
     return f"{percent(task['value'])} [{percent(task['low'])}, {percent(task['high'])}] #{place}"
 
 
+def _relative_cell(entry: Mapping[str, Any], cards: Sequence[str]) -> str:
+    """Δm with its interval, in the table that has all of its tasks; empty elsewhere and where there is none."""
+    change = entry["delta_m"]
+    if change is None or set(entry["baselines"]) != set(cards):
+        return ""
+    return f"{change['value']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]"
+
+
 def markdown(document: Mapping[str, Any]) -> str:
     """The board's tables as Markdown; whatever names say, they are shown as plain text."""
     lines = [
@@ -402,6 +365,7 @@ def markdown(document: Mapping[str, Any]) -> str:
         "",
         "Numbers are percent with 95% bootstrap intervals over images (and seeds, where there are several). `#` is the "
         "rank on the task: entries share a rank if a paired test cannot tell them apart from the best of their group.",
+        "Δm is the mean relative change in percent against single-task baselines of the same backbone and recipe.",
     ]
     for heading, header, body in rows(document):
         lines += ["", f"## {safe_markdown(heading)}", ""]

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.board.compare import compare, delta_m, verdict
+from harness.board.compare import compare, verdict
 from harness.board.evidence import Paired
 from harness.board.records import Cost
+from harness.board.relative import delta_m
 from harness.errors import HarnessError
 
 

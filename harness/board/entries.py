@@ -1,0 +1,65 @@
+"""Entries: the records that belong together, as the board ranks them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import orjson
+
+from harness.board.records import Protocol, Record
+
+Column = tuple[str, str]  # a card and the hash of its protocol
+
+
+@dataclass(frozen=True)
+class Entry:
+    """All seeds of one entry that were scored alike.
+
+    Attributes:
+        key: ``name@fingerprint``, with the seeds appended where the seeds of an entry were not scored alike.
+        records: One per seed.
+        problems: Why it is not ranked; empty if it is.
+    """
+
+    key: str
+    records: tuple[Record, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """For each card what its number can be compared with."""
+        return {card: (card, protocol_hash(result.protocol)) for card, result in self.records[0].tasks.items()}
+
+    def value(self, card: str) -> float:
+        """Headline number, mean over seeds. Defined for ranked entries."""
+        values = [record.tasks[card].value for record in self.records]
+        return fmean(value for value in values if value is not None)
+
+
+def protocol_hash(protocol: Protocol) -> str:
+    """12 hex digits that are equal for equal protocols."""
+    return hashlib.sha256(orjson.dumps(protocol.model_dump(), option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
+
+
+def entries_of(records: Iterable[Record]) -> list[Entry]:
+    """Group records into entries: same name and fingerprint, scored under the same protocols, all rankable or none."""
+    groups: dict[str, dict[Any, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in sorted(records, key=lambda record: (record.name, record.fingerprint, record.seed)):
+        protocols = tuple(sorted((card, protocol_hash(task.protocol)) for card, task in record.tasks.items()))
+        groups[record.entry][(record.rankable, protocols)].append(record)
+    entries = []
+    for name, parts in groups.items():
+        for part in parts.values():
+            seeds = ", ".join(str(record.seed) for record in part)
+            problems = sorted({reason for record in part for reason in record.unrankable_because})
+            for card in part[0].tasks:
+                if any(record.tasks[card].value is None for record in part):
+                    problems.append(f"{card}: {part[0].tasks[card].main} is undefined")
+            key = name if len(parts) == 1 else f"{name} (seeds {seeds})"
+            entries.append(Entry(key, tuple(part), tuple(problems)))
+    return entries

@@ -1,0 +1,65 @@
+"""The single-task baselines of a multi-task submission: each task alone, with the same backbone and recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from harness.atomic import write_text
+from harness.submission import Submission
+
+
+def single_task(submission: Submission, dataset: str) -> Submission:
+    """One task of a submission by itself, without anything that serves several tasks.
+
+    Backbone, neck, the task's head, data, batch size, steps, optimizer and schedule stay. Placeholder tokens, sharing,
+    balancing, regime and shared images fall away: with one task they have nothing to do, and tokens are what is tested.
+
+    Args:
+        submission: Of several tasks.
+        dataset: The task's data set.
+
+    Returns:
+        A submission that two submissions have in common if they differ in nothing but how tasks are learned together.
+    """
+    content = submission.resolved()
+    task = next(task for task in content["tasks"] if task["dataset"] == dataset) | {"weight": 1.0, "images_of": None}
+    kind = submission.cards()[dataset].task
+    model, training = content["model"], content["training"]
+    model |= {"placeholders": {"count": 0}, "sharing": {"name": "hard"}, "heads": {kind: model["heads"][kind]}}
+    training |= {"regime": {"name": "joint"}, "balancing": {"name": "equal"}}
+    backbone = submission.model.backbone.name.split("/")[-1]
+    name = f"single-{dataset}-{backbone}"
+    description = f"{dataset} alone, without placeholder tokens: a single-task baseline."
+    return Submission.model_validate(
+        content
+        | {"name": _valid(name), "description": description, "model": model, "training": training, "tasks": [task]}
+    )
+
+
+def fingerprints(submission: Submission) -> dict[str, str]:
+    """Fingerprints of the single-task baselines by data set; none for a submission of one task."""
+    if len(submission.tasks) == 1:
+        return {}
+    return {task.dataset: single_task(submission, task.dataset).fingerprint() for task in submission.tasks}
+
+
+def write(submission: Submission, folder: Path) -> list[Path]:
+    """Write the single-task baselines of a submission as files that can be submitted.
+
+    Args:
+        submission: Of several tasks; of one, there are none.
+        folder: Where to.
+    """
+    files = []
+    for task in submission.tasks if len(submission.tasks) > 1 else ():
+        one = single_task(submission, task.dataset)
+        file = folder / f"{one.name}-{one.fingerprint()}.yaml"
+        write_text(file, yaml.safe_dump(one.resolved(), sort_keys=False, allow_unicode=True))
+        files.append(file)
+    return files
+
+
+def _valid(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)[:100]
