@@ -69,10 +69,10 @@ def main() -> None:
         print(json.dumps(alone(given.alone[0], int(given.alone[1]))))
         return
     overhead(given.rounds, given.steps)
+    shared_images(given.rounds, given.steps)
     if find_spec("LibMTL"):
         libmtl(given.rounds, given.steps)
     joint_and_separate(3 * given.steps)
-    shared_images(given.rounds, given.steps)
 
 
 # --- The loop itself -------------------------------------------------------------------------------------------------
@@ -147,12 +147,18 @@ def libmtl(rounds: int, steps: int) -> None:
             network, data = fresh(submission, splits)
             theirs, losses = libmtl_side(submission, network, data, steps)
             network, data = fresh(submission, splits)
-            points: list[Mapping[str, float]] = []
-            ratios.append(train_logged(submission, network, data, points) / theirs)
-            first.append((losses, [points[0][f"loss/{task}"] for task in data]))
+            ratios.append(ours(submission, network, data) / theirs)
+            first.append((losses, first_losses(submission, splits)))
     worst = max(abs(a - b) for pair in first for a, b in zip(*pair, strict=True))
     print(f"\nAgainst LibMTL's trainer: hard sharing, uncertainty weighting, three heads, ResNet-18; {steps} steps")
     print(f"  time {show(ratios)}; largest difference of a loss in the first step: {worst:.1e}")
+
+
+def first_losses(submission: Submission, splits: Splits) -> list[float]:
+    network, data = fresh(submission, splits)
+    network.train()
+    batches = {name: next(iter(loader(one, TrainingOrder(one, 16), 0))) for name, one in data.items()}
+    return [loss.item() for loss in network(batches).values()]
 
 
 def three_tasks(folder: Path, steps: int) -> tuple[Submission, Splits]:
@@ -171,26 +177,8 @@ def three_tasks(folder: Path, steps: int) -> tuple[Submission, Splits]:
     document[place : place + 1] = lines
     path = folder / "three.yaml"
     path.write_text("\n".join(document))
-    submission = load_submission(path, ["training.log_every=1"])
+    submission = load_submission(path, [f"training.log_every={WARM}"])
     return submission, open_data(submission)
-
-
-def train_logged(
-    submission: Submission, network: MultiTaskNetwork, data: Mapping[str, TaskData], points: list[Mapping[str, float]]
-) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        engine = Engine("32")
-        begun = time.perf_counter()
-        train(
-            submission,
-            network,
-            engine,
-            data,
-            Path(folder),
-            Reporter(quiet=True),
-            lambda step, point: points.append(point),
-        )
-        return time.perf_counter() - begun
 
 
 def libmtl_side(
@@ -318,12 +306,14 @@ def joint_and_separate(steps: int) -> None:
 
 def alone(what: str, steps: int) -> dict[str, float]:
     """Time and the most memory of one training run, in this process."""
-    submission = load_submission(BASELINES / "shapes-plain.yaml", [f"training.steps={steps}", "training.log_every=1"])
+    submission = load_submission(
+        BASELINES / "shapes-plain.yaml", [f"training.steps={steps}", f"training.log_every={WARM}"]
+    )
     if what != "all":
         kept = [task for task in submission.tasks if task.dataset == f"shapes-{what}"]
         submission = submission.model_copy(update={"tasks": kept})
     network, data = fresh(submission, open_data(submission))
-    seconds = train_logged(submission, network, data, [])
+    seconds = ours(submission, network, data)
     return {"seconds": seconds, "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
@@ -332,7 +322,7 @@ def alone(what: str, steps: int) -> dict[str, float]:
 
 def shared_images(rounds: int, steps: int) -> None:
     """Four tasks that annotate the same images, which are encoded once, against equally many images of each task."""
-    changes = [f"training.steps={steps}", "training.log_every=1"]
+    changes = [f"training.steps={steps}", f"training.log_every={WARM}"]
     print(f"\nFour tasks on the same 16 images a step, against four times 16 images; {steps} steps, {rounds} rounds")
     for name, pixels in (("test_resnet", 64), ("resnet18", 64)):
         sides = []

@@ -39,6 +39,17 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
 _LISTINGS = "datasets, adapters, backbones, sharing, balancing, regimes, heads or placeholders"
 FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Submissions (YAML).")]
+LauncherOption = Annotated[
+    str | None, typer.Option("--launcher", help="Run every seed as a job of its own: local, slurm or ray.")
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option("--jobs", min=1, help="Jobs at a time.  [default: local: one per GPU, or one; others: no limit]"),
+]
+OptionsOption = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="For the launcher, e.g. slurm_partition=gpu."),
+]
 Wanted = tuple[Path, list[str], int | None]  # a submission, what replaces its values, and the limit of a smoke run
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value, e.g. training.steps=100.")
@@ -73,17 +84,9 @@ def submit(
     devices: Annotated[
         int | None, typer.Option("--devices", min=1, help="Processes that share each run: GPUs, or CPU processes.")
     ] = None,
-    launcher: Annotated[
-        str | None, typer.Option("--launcher", help="Run every seed as a job of its own: local, slurm or ray.")
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option("--jobs", min=1, help="Jobs at a time.  [default: local: one per GPU, or one; others: no limit]"),
-    ] = None,
-    options: Annotated[
-        list[str] | None,
-        typer.Option("--option", metavar="KEY=VALUE", help="For the launcher, e.g. slurm_partition=gpu."),
-    ] = None,
+    launcher: LauncherOption = None,
+    jobs: JobsOption = None,
+    options: OptionsOption = None,
     leaderboard: BoardOption = Path("leaderboard"),
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
@@ -255,6 +258,47 @@ def compare(
         from harness.terminal import print_comparison
 
         print_comparison(comparison, Console())
+
+
+@app.command(epilog="Example: harness study baselines/studies/pe-shapes.yaml --launcher local --jobs 2")
+def study(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The study (YAML).")],
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds instead of the file's, e.g. 0,1,2.")] = None,
+    overrides: SetOption = None,
+    forecast: Annotated[bool, typer.Option("--forecast", help="Only tell what is missing and what it costs.")] = False,
+    launcher: LauncherOption = None,
+    jobs: JobsOption = None,
+    options: OptionsOption = None,
+    leaderboard: BoardOption = Path("leaderboard"),
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Run what is missing of a study, and report what it shows. Exit 1 if a run failed."""
+    from harness.studies import run as running
+    from harness.studies import study as studies
+
+    reporter = Reporter(quiet=quiet)
+    prepared = studies.prepare(file, _seeds(seeds), overrides or [], runs)
+    expected = running.forecast(prepared.files, leaderboard)
+    if forecast and as_json:
+        _print_json(expected)
+        return
+    reporter.say(studies.sentence(prepared, expected))
+    if forecast:
+        return
+    failed = running.run(prepared.files, launcher, jobs, options or [], leaderboard, runs, reporter)
+    report, written = studies.conclude(prepared, leaderboard)
+    if as_json:
+        _print_json(report)
+    else:
+        for verdict in report["verdicts"]:
+            print(verdict)
+        Console(stderr=True).print(f"wrote {', '.join(map(str, written))}", highlight=False, markup=False)
+    for sentence in failed:
+        print(f"failed: {sentence}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command(name="ls", epilog="Example: harness ls backbones --filter convnext")

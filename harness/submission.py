@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -201,19 +201,22 @@ def _check_selection(card: DatasetCard, fraction: float) -> None:
         )
 
 
-def load_submission(path: Path, overrides: Sequence[str] = ()) -> Submission:
+def load_submission(path: Path, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> Submission:
     """Read a submission.
 
     Args:
         path: The YAML file.
         overrides: ``a.b=value`` texts that replace values of the file, as ``--set`` gives them.
+        values: Further replacements by key: ``{"a.b": value}``.
 
     Raises:
         HarnessError: The file or an override is not valid; the message names file, field and value.
     """
     data = load_yaml(path)
     for override in overrides:
-        _apply(data, override)
+        _apply(data, *_read_override(override))
+    for key, value in (values or {}).items():
+        _apply(data, key, value, key)
     submission = parse(Submission, data, str(path))
     return submission.model_copy(update={"tasks": _with_interpolation(submission)})
 
@@ -234,21 +237,27 @@ def _with_interpolation(submission: Submission) -> tuple[TaskConfig, ...]:
     )
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
-    """Set ``a.b.0.c=value`` in nested mappings and lists; the value is read as YAML."""
+def _read_override(override: str) -> tuple[str, Any, str]:
+    """Key, value and where they come from of ``a.b=value``; the value is read as YAML."""
     key, separator, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not separator or not all(parts):
-        raise HarnessError(f"--set {override!r}: write it as key.subkey=value, e.g. --set training.steps=100")
-    value = parse_yaml(f"value: {text}", f"--set {override!r}").get("value")
+    source = f"--set {override!r}"
+    if not separator:
+        raise HarnessError(f"{source}: write it as key.subkey=value, e.g. --set training.steps=100")
+    return key.strip(), parse_yaml(f"value: {text}", source).get("value"), source
+
+
+def _apply(data: dict[str, Any], key: str, value: Any, source: str) -> None:
+    """Set ``a.b.0.c`` in nested mappings and lists."""
+    parts = key.split(".")
+    if not all(parts):
+        raise HarnessError(f"{source}: write it as key.subkey=value, e.g. --set training.steps=100")
     target: Any = data
     for position, part in enumerate(parts):
         last = position == len(parts) - 1
         if isinstance(target, list):
             if not part.isdigit() or int(part) >= len(target):
                 raise HarnessError(
-                    f"--set {override!r}: {part!r} is not an index into the {len(target)} items of"
-                    f" {'.'.join(parts[:position])}"
+                    f"{source}: {part!r} is not an index into the {len(target)} items of {'.'.join(parts[:position])}"
                 )
             index: Any = int(part)
         elif isinstance(target, dict):
@@ -256,7 +265,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
             if not last and not isinstance(target.get(part), (dict, list)):
                 target[part] = {}
         else:
-            raise HarnessError(f"--set {override!r}: {'.'.join(parts[:position])} has no keys")
+            raise HarnessError(f"{source}: {'.'.join(parts[:position])} has no keys")
         if last:
             target[index] = value
         else:

@@ -144,7 +144,8 @@ class Evidence:
         if [record.id for record in a] > [record.id for record in b]:  # one computation serves both directions
             swapped = self.paired(b, a, card)
             return swapped.model_copy(
-                update={"difference": -swapped.difference, "low": -swapped.high, "high": -swapped.low}
+                # Not -x: nobody wants to read of a difference of -0.
+                update={"difference": 0 - swapped.difference, "low": 0 - swapped.high, "high": 0 - swapped.low}
             )
 
         def compute() -> Paired:

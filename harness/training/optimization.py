@@ -51,7 +51,10 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     ]
     if config.name == "sgd":
         momentum = config.momentum
-        return torch.optim.SGD(settings, lr=config.learning_rate, momentum=momentum, nesterov=momentum > 0, fused=True)
+        # Not fused: that kernel fails where some weights have momentum and others, of tasks that rested, have none yet.
+        return torch.optim.SGD(
+            settings, lr=config.learning_rate, momentum=momentum, nesterov=momentum > 0, foreach=True
+        )
     return torch.optim.AdamW(settings, lr=config.learning_rate, fused=True)
 
 

@@ -248,3 +248,15 @@ def test_single_task_steps_read_each_data_set_in_the_order_of_joint_training(tmp
             run(one, 0, tmp_path / name, tmp_path / f"{name}-board", QUIET)
         seen[name] = taken
     assert sorted(seen["joint"]) == sorted(seen["continual"])
+
+
+@pytest.mark.usefixtures("tiny_suite")
+@pytest.mark.parametrize("optimizer", [{"name": "sgd", "learning_rate": 0.01}, {"name": "adamw"}])
+def test_a_task_that_rests_keeps_its_head_and_gets_its_momentum_later(
+    tmp_path: Path, optimizer: dict[str, Any]
+) -> None:
+    record = run(submission("continual", 2, optimizer=optimizer), 0, tmp_path / "runs", tmp_path / "a", QUIET)
+    assert record.cost.steps == 6
+    assert {name: len(points) for name, points in record.curves.items() if name.startswith("loss/")} == {
+        "loss/shapes-classification": 1, "loss/shapes-segmentation": 1, "loss/shapes-vqa": 1,
+    }  # fmt: skip

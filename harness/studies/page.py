@@ -1,0 +1,156 @@
+"""A study's report as Markdown, as a page and as JSON."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness.atomic import json_bytes, write_bytes
+from harness.board import charts
+from harness.board.html import TEMPLATES
+from harness.board.text import duration, percent, points, printable, quantity, safe_markdown
+
+
+def write(report: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write ``report.json``, ``report.md`` and ``report.html``; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        "report.json": json_bytes(report),
+        "report.md": markdown(report).encode(),
+        "report.html": html(report).encode(),
+    }
+    for name, content in files.items():
+        write_bytes(folder / name, content)
+    return [folder / name for name in files]
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The report as Markdown; whatever names say, they are shown as plain text."""
+    lines = [f"# {safe_markdown(report['name'])}", ""]
+    if report["description"]:
+        lines += [safe_markdown(report["description"]), ""]
+    lines += [f"**Rule.** {safe_markdown(report['rule'])}", "", "## Verdicts", ""]
+    lines += [f"- {safe_markdown(sentence)}" for sentence in report["verdicts"]]
+    cards = _cards(report)
+    header = ["arm", *cards, "Δm to baseline", "Δm to single tasks", "seeds", "parameters", "training"]
+    lines += ["", "## Arms", "", "Percent, with 95% intervals over images and seeds; below, each seed's number.", ""]
+    lines += [*_row(header), "|" + " --- |" * len(header)]
+    for arm in report["arms"]:
+        cells = [safe_markdown(arm["arm"])]
+        for card in cards:
+            task = arm["tasks"].get(card)
+            cells.append(
+                f"{percent(task['value'])} [{percent(task['low'])}, {percent(task['high'])}]"
+                f"<br>{' '.join(percent(value, 1) for value in task['seeds'])}"
+                if task
+                else ""
+            )
+        cells += [_relative(arm["delta_m"]), _relative(arm["delta_m_single"]), _seeds(arm)]
+        cells += [quantity(arm["cost"].get("parameters")), duration(arm["cost"].get("train_seconds"))]
+        lines += _row(cells)
+    lines += ["", f"## Differences to {safe_markdown(report['baseline'])}", ""]
+    header = ["arm", "task", "difference", "95% interval", "p (Holm)", "outcome", "detectable", "by seed"]
+    lines += [
+        "Percentage points on the same images and seeds. *Detectable*: the smallest true difference that the most "
+        "demanding of the corrected tests would have told apart with 80% power.",
+        "",
+    ]
+    lines += [*_row(header), "|" + " --- |" * len(header)]
+    for one in report["contrasts"]:
+        lines += _row(
+            [
+                safe_markdown(one["arm"]),
+                safe_markdown(one["card"]),
+                points(one["difference"]),
+                f"{points(one['low'])} to {points(one['high'])}",
+                f"{one['p_holm']:.3f}",
+                one["verdict"],
+                percent(one["detectable"]),
+                " ".join(points(value, 1) for value in one["by_seed"]),
+            ]
+        )
+    return "\n".join(lines) + "\n"
+
+
+def html(report: Mapping[str, Any]) -> str:
+    """The report as one page that needs no network; all text from outside is escaped."""
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
+    )
+    environment.filters |= {"percent": percent, "duration": duration, "quantity": quantity, "points": points}
+    cards = _cards(report)
+    scales = {
+        card: (
+            min(arm["tasks"][card]["low"] for arm in report["arms"] if card in arm["tasks"]),
+            max(arm["tasks"][card]["high"] for arm in report["arms"] if card in arm["tasks"]),
+        )
+        for card in cards
+    }
+    extents = {
+        card: max((max(abs(o["low"]), abs(o["high"])) for o in report["contrasts"] if o["card"] == card), default=0.0)
+        for card in cards
+    }
+    changes = [arm[key] for arm in report["arms"] for key in ("delta_m", "delta_m_single") if arm[key]]
+    reach = max((max(abs(change["low"]), abs(change["high"])) for change in changes), default=0.0)
+    return environment.get_template("study.html").render(
+        policy=f"default-src 'none'; style-src '{_digest(style)}'; base-uri 'none'; form-action 'none'",
+        style=Markup(style),  # noqa: S704 - the package's own file
+        report=report,
+        cards=cards,
+        arms=[
+            {
+                **arm,
+                "bars": {
+                    card: charts.interval_bar(task["value"], task["low"], task["high"], scales[card])
+                    for card, task in arm["tasks"].items()
+                },
+                "changes": [
+                    (arm[key], charts.relative_bar(arm[key], reach) if arm[key] else "")
+                    for key in ("delta_m", "delta_m_single")
+                ],
+            }
+            for arm in report["arms"]
+        ],
+        contrasts=[
+            one
+            | {
+                "bar": charts.forest_bar(
+                    one["difference"], one["low"], one["high"], extents[one["card"]], one["verdict"] != "not told apart"
+                )
+            }
+            for one in report["contrasts"]
+        ],
+    )
+
+
+def _cards(report: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(card for arm in report["arms"] for card in arm["tasks"]))
+
+
+def _row(cells: list[str]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |"]
+
+
+def _relative(change: Mapping[str, float] | None) -> str:
+    return f"{change['value']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]" if change else ""
+
+
+def _seeds(arm: Mapping[str, Any]) -> str:
+    text = ", ".join(map(str, arm["seeds"])) or "none"
+    return f"{text} (missing {', '.join(map(str, arm['missing_seeds']))})" if arm["missing_seeds"] else text
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,97 @@
+"""Running a study: what is missing is trained, what is there is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml
+
+from harness import api, single_task
+from harness.atomic import write_text
+from harness.board.records import read_records
+from harness.progress import Reporter
+from harness.studies.spec import Arm
+
+
+def submissions(arms: Mapping[str, Arm], folder: Path, single_tasks: bool) -> list[Path]:
+    """Write the submissions of a study as files, those of single tasks once each.
+
+    Args:
+        arms: By name.
+        folder: Where to.
+        single_tasks: Whether these are wanted.
+    """
+    files = []
+    for name, arm in arms.items():
+        file = folder / f"{name}.yaml"
+        write_text(file, yaml.safe_dump(arm.submission.resolved(), sort_keys=False, allow_unicode=True))
+        files.append(file)
+    if single_tasks:
+        files += [file for arm in arms.values() for file in single_task.write(arm.submission, folder)]
+    return list(dict.fromkeys(files))
+
+
+def forecast(files: Sequence[Path], board: Path) -> dict[str, Any]:
+    """What running them costs, as far as records tell.
+
+    Returns:
+        ``runs``, ``done``, ``missing``, and ``seconds``: training and evaluation of the missing runs, taken from other
+        seeds of the same submission, else as the mean per step of all records of the study; None where there is none.
+    """
+    loaded = [api.load(file) for file in files]
+    keys = {one.fingerprint(): one for one in loaded}
+    records = [record for record in read_records(board) if record.fingerprint in keys]
+    spent: dict[str, list[float]] = {}
+    per_step = []
+    for record in records:
+        passed = (record.cost.train_seconds or 0.0) + (record.cost.evaluation_seconds or 0.0)
+        spent.setdefault(record.fingerprint, []).append(passed)
+        per_step.append(passed / keys[record.fingerprint].training.steps)
+    done = {(record.fingerprint, record.seed) for record in records}
+    missing = [(key, one) for key, one in keys.items() for seed in one.seeds if (key, seed) not in done]
+    seconds = (
+        sum(fmean(spent[key]) if key in spent else fmean(per_step) * one.training.steps for key, one in missing)
+        if per_step
+        else None
+    )
+    runs = sum(len(one.seeds) for one in keys.values())
+    return {"runs": runs, "done": runs - len(missing), "missing": len(missing), "seconds": seconds}
+
+
+def run(
+    files: Sequence[Path],
+    launcher: str | None,
+    jobs: int | None,
+    options: Sequence[str],
+    board: Path,
+    runs: Path,
+    reporter: Reporter,
+) -> list[str]:
+    """Train what is missing.
+
+    Args:
+        files: From `submissions`.
+        launcher: ``local``, ``slurm`` or ``ray``; None runs one after another in this process.
+        jobs: As the launchers take it.
+        options: As the launchers take them.
+        board: The leaderboard's folder.
+        runs: Folder of run folders.
+        reporter: Shows progress.
+
+    Returns:
+        A sentence about each run that failed.
+
+    Raises:
+        HarnessError: A submission is not valid, or without a launcher a run failed.
+    """
+    if launcher is None:
+        for file in files:
+            api.submit(file, board=board, runs=runs, reporter=reporter)
+        return []
+    from harness.launching.launch import launch
+
+    launched = launch(launcher, files, at_once=jobs, options=options, board=board, runs=runs, reporter=reporter)
+    return [f"{job.id}: {job.last_words()} (log: {job.log})" for job in launched.failed]
