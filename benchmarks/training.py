@@ -4,8 +4,8 @@
     python benchmarks/training.py        # about eight minutes on 2 cores
 
 Sides take turns in short rounds, so that a slow moment hits all; ratios are medians of the rounds' ratios, times
-processor seconds (set OMP_NUM_THREADS=1) without the first steps. Both sides of a comparison do the same work: where it says so, their weights
-or losses are compared bit by bit or to rounding.
+processor seconds (set OMP_NUM_THREADS=1) without the first steps. Both sides of a comparison do the same work: where it
+says so, their weights or losses are compared.
 """
 
 from __future__ import annotations
