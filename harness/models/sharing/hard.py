@@ -13,6 +13,8 @@ from harness.models.config import ModelConfig
 from harness.models.features import Features, FeatureShape
 from harness.models.normalization import TaskStatistics
 from harness.models.placeholders import Placeholders
+from harness.models.sharing.config import HardConfig
+from harness.models.sharing.fusion import LevelFusion
 from harness.models.trunk import Trunk
 
 
@@ -37,6 +39,9 @@ class HardSharing(nn.Module):
         self.trunk = Trunk(config, build)
         per_task = config.backbone.batch_norm == "per_task"
         self._statistics = TaskStatistics(self.trunk, tasks) if per_task else None
+        self.fusion: LevelFusion | None = None
+        if isinstance(config.sharing, HardConfig) and config.sharing.fusion != "none" and set(tasks) - set(pooled_only):
+            self.fusion = LevelFusion(self.shape, config.sharing.fusion)
 
     @property
     def shape(self) -> FeatureShape:
@@ -49,7 +54,8 @@ class HardSharing(nn.Module):
 
     def parts(self) -> dict[str, nn.Module]:
         """What the tasks share, in parts that share no parameter."""
-        return {"backbone": self.trunk.backbone, "neck": self.trunk.neck}
+        found: dict[str, nn.Module] = {"backbone": self.trunk.backbone, "neck": self.trunk.neck}
+        return found if self.fusion is None else found | {"fusion": self.fusion}
 
     def forward(self, batches: Mapping[str, Batch], placeholders: Placeholders | None) -> dict[str, Features]:
         """Encode every task's images.
@@ -70,12 +76,13 @@ class HardSharing(nn.Module):
             stream = placeholders.begin(samples) if placeholders is not None else None
             pyramids = sum(len(batches[task].ids) for task in group if task not in self._pooled_only)
             encoded = self.trunk(together, stream, pyramids, contents, remembered)
+            pyramid = encoded.pyramid if self.fusion is None else self.fusion(encoded.pyramid)
             start = 0
             for task in group:
                 rows = slice(start, start + len(batches[task].ids))
                 start = rows.stop
                 features[task] = Features(
-                    {stride: level[rows] for stride, level in encoded.pyramid.items()} if start <= pyramids else {},
+                    {stride: level[rows] for stride, level in pyramid.items()} if start <= pyramids else {},
                     encoded.pooled[rows],
                     stream.rows(rows, task) if stream is not None else None,
                 )
