@@ -89,7 +89,7 @@ def _attachments(network: MultiTaskNetwork) -> list[dict[str, Any]]:
             {
                 "site": name,
                 "what": type(site).__name__,
-                "stride": strides.get(name, ""),
+                "stride": strides.get(name.rpartition("/")[2], ""),
                 "parameters": sum(parameter.numel() for parameter in site.parameters()),
             }
         )

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from harness.documents import Section
+from harness.models.sharing.config import HardConfig, SharingConfig
 
 Width = Annotated[int, Field(gt=0, le=8192)]
 
@@ -204,12 +205,6 @@ class PlaceholderConfig(Section):
         return "exchange" if self.mechanism == "exchange" and self.placement == "hidden" else "insert"
 
 
-class SharingConfig(Section):
-    """How tasks share parameters. ``hard``: one backbone, neck and question encoder, a head per task."""
-
-    name: str = "hard"
-
-
 class LinearConfig(Section):
     """Global pooling and a linear layer.
 
@@ -394,7 +389,7 @@ class ModelConfig(Section):
     neck: NeckConfig = NeckConfig()
     text: TextConfig = OwnTextConfig()
     placeholders: PlaceholderConfig = PlaceholderConfig()
-    sharing: SharingConfig = SharingConfig()
+    sharing: SharingConfig = HardConfig()
     heads: HeadsConfig = HeadsConfig()
 
     @model_validator(mode="after")

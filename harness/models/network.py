@@ -23,6 +23,8 @@ from harness.models.sharing import SHARING
 from harness.models.text import TextEncoder
 from harness.registry import look_up
 
+PENALTY = "penalty"  # among the losses of `forward`: a term of the sharing architecture, already with its coefficient
+
 
 @dataclass(frozen=True)
 class TaskSpec:
@@ -60,7 +62,7 @@ class MultiTaskNetwork(nn.Module):
         self.specs = dict(specs)
         self._blind = config.heads.vqa.question_only
         looking = [name for name, spec in specs.items() if not (spec.task == "vqa" and self._blind)]
-        pooled_only = [name for name in looking if self.reads(name) == "pooled"]
+        pooled_only = [name for name in looking if specs[name].task == "classification"]
         sharing = look_up(SHARING, config.sharing.name, "sharing architecture")
         # Where the text tower is the backbone's own, both are of one model, drawn or loaded once.
         whole = cache(partial(build_clip, config.backbone))
@@ -72,6 +74,9 @@ class MultiTaskNetwork(nn.Module):
 
         way = config.placeholders.way
         self._sites: dict[str, int] = dict(self.shared.sites()) if self.shared is not None else {}
+        # With a trunk per task, a task's images meet the sites of some trunks only.
+        sites_of = getattr(self.shared, "sites_of", lambda name: self._sites)
+        self._image_sites = {name: list(sites_of(name)) for name in looking}
         self._task_sites: dict[str, dict[str, int]] = {name: {} for name in specs}
         for name, spec in specs.items():
             if way == "output":
@@ -95,13 +100,16 @@ class MultiTaskNetwork(nn.Module):
                 `harness.training.parts`); None for whole batches.
 
         Returns:
-            Scalar loss by dataset name.
+            Scalar loss by dataset name, and under `PENALTY` the sharing architecture's penalty, if it has one.
 
         Raises:
             HarnessError: Gradient checkpointing is on.
         """
         losses = {name: self._run(name, "loss", features, batches[name]) for name, features in self._encode(batches)}
-        return losses if shares is None else {name: loss * shares[name] for name, loss in losses.items()}
+        if shares is not None:
+            losses = {name: loss * shares[name] for name, loss in losses.items()}
+        penalty = getattr(self.shared, "penalty", None)
+        return losses if penalty is None else losses | {PENALTY: penalty()}
 
     def counts(self, batches: Mapping[str, Batch]) -> dict[str, int]:
         """Over how many things each task's loss is a mean: labelled pixels, questions, matched positions, images.
@@ -127,7 +135,8 @@ class MultiTaskNetwork(nn.Module):
         """What a task takes of the backbone's features."""
         if self._is_blind(name):
             return "nothing"
-        return "pooled" if self.specs[name].task == "classification" else "maps"
+        maps = self.specs[name].task != "classification" or getattr(self.shared, "needs_maps", False)
+        return "maps" if maps else "pooled"
 
     def site_names(self) -> list[str]:
         """Where placeholder tokens come in, in the order of a forward pass; empty for the plain network."""
@@ -199,7 +208,7 @@ class MultiTaskNetwork(nn.Module):
         head: Any = self.heads[name]
         call = getattr(head, method)
         stream = features.stream if features is not None else None
-        expected = [*(self._sites if features is not None else ()), *self._task_sites[name]]
+        expected = [*(self._image_sites[name] if features is not None else ()), *self._task_sites[name]]
         if isinstance(batch, VqaBatch):
             image = head.positions(features) if features is not None else None
             stream = self._question_stream(name, stream, batch)

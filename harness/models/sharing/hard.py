@@ -14,6 +14,8 @@ from harness.models.config import ModelConfig
 from harness.models.features import Features, FeatureShape
 from harness.models.normalization import TaskStatistics
 from harness.models.placeholders import Placeholders
+from harness.models.sharing.config import HardConfig
+from harness.models.sharing.fusion import LevelFusion
 from harness.models.trunk import Trunk
 
 
@@ -41,6 +43,9 @@ class HardSharing(nn.Module):
         per_task = config.backbone.batch_norm == "per_task"
         self._statistics = TaskStatistics(self.trunk, tasks) if per_task else None
         self._alone = config.placeholders.sharing != "all"
+        self.fusion: LevelFusion | None = None
+        if isinstance(config.sharing, HardConfig) and config.sharing.fusion != "none" and set(tasks) - set(pooled_only):
+            self.fusion = LevelFusion(self.shape, config.sharing.fusion)
 
     @property
     def shape(self) -> FeatureShape:
@@ -53,7 +58,8 @@ class HardSharing(nn.Module):
 
     def parts(self) -> dict[str, nn.Module]:
         """What the tasks share, in parts that share no parameter."""
-        return {"backbone": self.trunk.backbone, "neck": self.trunk.neck}
+        found: dict[str, nn.Module] = {"backbone": self.trunk.backbone, "neck": self.trunk.neck}
+        return found if self.fusion is None else found | {"fusion": self.fusion}
 
     def forward(self, batches: Mapping[str, Batch], placeholders: Placeholders | None) -> dict[str, Features]:
         """Encode every task's images.
@@ -75,14 +81,16 @@ class HardSharing(nn.Module):
             stream = placeholders.begin(samples) if placeholders is not None else None
             pyramids = sum(samples[tasks[0]] for tasks in group if not self._pooled_only.issuperset(tasks))
             encoded = self.trunk(together, stream, pyramids, contents, remembered)
+            pyramid = encoded.pyramid if self.fusion is None else self.fusion(encoded.pyramid)
             start = 0
             for tasks in group:
                 rows = slice(start, start + samples[tasks[0]])
                 start = rows.stop
-                pyramid = {s: level[rows] for s, level in encoded.pyramid.items()} if start <= pyramids else {}
+                levels = {s: level[rows] for s, level in pyramid.items()} if start <= pyramids else {}
+                pooled = encoded.pooled[rows]
                 for task in tasks:
                     tokens = stream.rows(rows, task) if stream is not None else None
-                    features[task] = Features(pyramid, encoded.pooled[rows], tokens)
+                    features[task] = Features(levels, pooled, tokens)
         return features
 
     def _groups(self, batches: Mapping[str, Batch]) -> list[list[list[str]]]:
