@@ -23,6 +23,8 @@ from harness.models.sharing import SHARING
 from harness.models.text import TextEncoder
 from harness.registry import look_up
 
+PENALTY = "penalty"  # among the losses of `forward`: a term of the sharing architecture, already with its coefficient
+
 
 @dataclass(frozen=True)
 class TaskSpec:

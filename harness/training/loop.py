@@ -18,13 +18,13 @@ from harness.progress import Reporter
 from harness.registry import look_up
 from harness.submission import Submission
 from harness.training.averaging import WeightAverage
-from harness.training.balancing import BALANCING
+from harness.training.balancing.base import Setting, build_balancer
 from harness.training.compiling import as_written, compiled
 from harness.training.engine import Engine
 from harness.training.finite import any_process, gradient_norm, require_finite, require_finite_gradient
 from harness.training.meters import Meters
 from harness.training.optimization import build_optimizer, learning_rate
-from harness.training.parts import differentiate
+from harness.training.parts import differentiate, look_back
 from harness.training.regimes import REGIMES
 from harness.training.resuming import Resumable
 from harness.training.selection import Selection
@@ -81,7 +81,10 @@ def train(
     config = submission.training
     steps = total_steps(submission)
     weights = {task.dataset: task.weight for task in submission.tasks}
-    balancer = look_up(BALANCING, config.balancing.name, "balancing method")(weights)
+    sizes = {task.dataset: task.batch_size for task in submission.tasks}
+    epoch = max(-(-len(one) // sizes[name]) for name, one in data.items())
+    seed = next(iter(data.values())).seed
+    balancer = build_balancer(config.balancing, Setting(weights, seed, epoch))
     regime = look_up(REGIMES, config.regime.name, "regime")
     trainable = torch.nn.ModuleDict({"network": network, "balancer": balancer})
     optimizer = build_optimizer(trainable, config.optimizer)
@@ -97,7 +100,6 @@ def train(
     begin(progress)
     if progress.step:
         reporter.say(f"resuming at step {progress.step} of {steps}")
-    sizes = {task.dataset: task.batch_size for task in submission.tasks}
     batches = {
         name: iter(
             loader(one, TrainingOrder(one, sizes[name], progress.step, engine.rank, engine.world), config.workers)
@@ -107,7 +109,7 @@ def train(
     network.train()
     with (
         stop_signals() as stopped,
-        compiled(network, config.compile),
+        compiled(network, config.compile, config.log_gradients is not None or balancer.repeats),
         reporter.bar("training", steps, progress.step) as bar,
     ):
         meters = Meters(engine, progress)
@@ -121,10 +123,13 @@ def train(
             progress.points += 1
             log(progress.step, {**point, **meters.point()})
 
-        def write_losses() -> None:
+        def write_losses(also: dict[str, float] | None = None) -> None:
+            also = also or {}
             if progress.pending and (progress.step % config.log_every == 0 or over()):
                 rate = learning_rate(config.schedule, config.optimizer.learning_rate, progress.step - 1, steps)
-                write(progress.losses() | {"learning_rate": rate})
+                write(progress.losses() | {"learning_rate": rate} | also)
+            elif also:
+                write(also)
 
         def keep() -> None:
             meters.settle()
@@ -156,7 +161,14 @@ def train(
             tasks = regime(progress.step, steps, list(data))
             step_batches = {name: next(batches[name]).to(engine.device) for name in tasks}
             meters.watch.lap("data")
-            values = differentiate(model, engine, balancer, step_batches, config.accumulation, meters.watch.lap)
+            following = progress.step + 1
+            cosines = config.log_gradients is not None and following % config.log_gradients == 0
+            found: dict[str, float] | None = None  # weights and cosines, in steps that end at a point of the curves
+            if cosines or following == steps or following % config.log_every == 0:
+                found = {}
+            values = differentiate(
+                model, engine, balancer, step_batches, config.accumulation, meters.watch.lap, found, cosines
+            )
             require_finite(values, progress.step)
             limit = config.gradient_clip
             norm = gradient_norm(network) if limit is None else engine.clip(model, limit)
@@ -164,6 +176,8 @@ def train(
                 require_finite_gradient(norm, network, engine, step_batches, progress.step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            if balancer.looks_back:
+                balancer.look_back(look_back(model, engine, step_batches, config.accumulation))
             if average is not None:
                 average.update()
             meters.watch.lap("optimizer")
@@ -182,7 +196,7 @@ def train(
                     f"training ended after step {progress.step} of {steps}: its time was up"
                     f" (training.max_minutes: {config.max_minutes:g})"
                 )
-            write_losses()
+            write_losses(found)
             stop_if(stop)
         meters.settle()
     if selection is not None:
