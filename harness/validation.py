@@ -13,6 +13,7 @@ from harness.models.network import MultiTaskNetwork
 from harness.models.trunk import Trunk
 from harness.run_data import build_network, open_data, task_data
 from harness.submission import load_submission
+from harness.training.balancing.base import Setting, build_balancer
 from harness.training.costs import macs_per_image
 from harness.training.devices import check_batches
 
@@ -33,6 +34,7 @@ def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """
     submission = load_submission(file, overrides)
     check_batches(submission, processes=1)
+    build_balancer(submission.training.balancing, Setting({task.dataset: task.weight for task in submission.tasks}))
     splits = open_data(submission)
     with torch.random.fork_rng(devices=[]):
         network = build_network(submission, splits)

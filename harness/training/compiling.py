@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -14,7 +14,7 @@ from harness.models.network import MultiTaskNetwork
 
 
 @contextmanager
-def compiled(network: MultiTaskNetwork, wanted: bool) -> Iterator[None]:
+def compiled(network: MultiTaskNetwork, wanted: bool, repeated: bool = False) -> Iterator[None]:
     """Compile backbone, pyramid and exchange sites for the time of a block.
 
     Heads are left as they are: their losses match boxes and draw samples, in shapes that depend on the data. The first
@@ -23,6 +23,8 @@ def compiled(network: MultiTaskNetwork, wanted: bool) -> Iterator[None]:
     Args:
         network: Its parameters and their names stay the same.
         wanted: Whether to do anything.
+        repeated: Several backward passes go through the graph of one forward pass, which must not overwrite what it
+            keeps for them.
 
     Raises:
         HarnessError: There is no C++ compiler, which code for CPUs needs.
@@ -36,9 +38,21 @@ def compiled(network: MultiTaskNetwork, wanted: bool) -> Iterator[None]:
     shared = network.shared
     shared.forward = torch.compile(shared.forward)
     try:
-        yield
+        with _kept_graphs() if repeated else nullcontext():
+            yield
     finally:
         del shared.forward
+
+
+@contextmanager
+def _kept_graphs() -> Iterator[None]:
+    """Compiled backward passes leave what their forward pass kept for them as it is.
+
+    Torch's caches of compiled programs do not tell apart those that do and those that do not: a tag does.
+    """
+    tag = f"{torch.compiler.config.cache_key_tag}harness-kept-graphs"
+    with torch._functorch.config.patch(donated_buffer=False), torch.compiler.config.patch(cache_key_tag=tag):  # type: ignore[attr-defined]
+        yield
 
 
 @contextmanager

@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from harness.documents import Section
+from harness.errors import suggestion
+from harness.training.balancing import BALANCING
+from harness.training.balancing.config import BalancingConfig, EqualConfig
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -42,16 +45,6 @@ class RegimeConfig(Section):
         if self.temperature != type(self).model_fields["temperature"].default and self.sampling != "temperature":
             raise ValueError(f"temperature: needs sampling: temperature, not {self.sampling}")
         return self
-
-
-class BalancingConfig(Section):
-    """How the tasks' losses become one.
-
-    ``equal`` adds them up; ``manual`` weighs them by ``tasks[].weight``; ``uncertainty`` divides each by a variance
-    that is learned beside the network (Kendall 2018).
-    """
-
-    name: str = "equal"
 
 
 class OptimizerConfig(Section):
@@ -135,10 +128,13 @@ class TrainingConfig(Section):
             and say so in the record. Images to be scored are never skipped.
         checkpoint_every: Steps between checkpoints. Does not change the result.
         log_every: Steps between points of the learning curves.
+        log_gradients: Steps between points with the cosines of the tasks' gradients, which cost a backward pass per
+            task; None means none, but methods that have these gradients anyway show them at every point. Does not
+            change the result.
     """
 
     regime: RegimeConfig = RegimeConfig()
-    balancing: BalancingConfig = BalancingConfig()
+    balancing: BalancingConfig = EqualConfig()
     steps: int = Field(ge=1)
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -153,13 +149,14 @@ class TrainingConfig(Section):
     on_bad_image: Literal["stop", "skip"] = "stop"
     checkpoint_every: int = Field(default=100, ge=1)
     log_every: int = Field(default=25, ge=1)
+    log_gradients: int | None = Field(default=None, ge=1)
 
     def science(self) -> dict[str, Any]:
         """What a run's result depends on, as plain JSON values, without what is switched off.
 
         What is off is left out, so that a key which is added later changes no fingerprint.
         """
-        content = self.model_dump(mode="json", exclude={"checkpoint_every", "workers"})
+        content = self.model_dump(mode="json", exclude={"checkpoint_every", "workers", "log_gradients"})
         for key in ("accumulation", "ema", "selection", "max_minutes", "compile"):
             if getattr(self, key) == type(self).model_fields[key].default:
                 del content[key]
@@ -175,6 +172,14 @@ class TrainingConfig(Section):
             if not used:
                 del regime[key]
         return content
+
+    @field_validator("balancing", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        name = value.get("name", "equal") if isinstance(value, dict) else None
+        if name is not None and str(name) not in BALANCING:
+            raise ValueError(f"name: {name!r} is unknown{suggestion(str(name), BALANCING, 'harness ls balancing')}")
+        return value
 
     @field_validator("precision", mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from functools import cache
 from typing import Any, TypeVar
@@ -102,6 +103,25 @@ class Engine:
                     yield part
             else:
                 yield part
+
+    def alone(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Forward and backward passes inside exchange no gradients."""
+        return self._accelerator.no_sync(model)
+
+    @property
+    def scale(self) -> float:
+        """What gradients are multiplied with until the optimizer's step: 1, but for the scaler of ``16``."""
+        scaler = self._accelerator.scaler
+        if scaler is None:
+            return 1.0
+        # Asked in this way it also knows that there are scaled gradients, which it must be told before it unscales.
+        return float(scaler.scale(torch.ones((), device=self.device)))
+
+    def average(self, tensor: Tensor) -> None:
+        """Overwrite a dense tensor on the device by its mean over all processes. All processes."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+            tensor /= self.world
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of a scalar, scaled as the precision needs; the mean over all processes."""

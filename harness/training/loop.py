@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import Callable, Iterable, Mapping
@@ -16,17 +17,16 @@ from harness.data.joint_images import share_images
 from harness.data.loading import TaskData, TrainingOrder, loader
 from harness.models.network import MultiTaskNetwork
 from harness.progress import Reporter
-from harness.registry import look_up
 from harness.submission import Submission
 from harness.training.averaging import WeightAverage
-from harness.training.balancing import BALANCING
+from harness.training.balancing.base import Setting, build_balancer
 from harness.training.compiling import as_written, compiled
 from harness.training.engine import Engine
 from harness.training.finite import any_process, gradient_norm, require_finite, require_finite_gradient
 from harness.training.measuring import Measure
 from harness.training.meters import Meters
 from harness.training.optimization import build_optimizer, learning_rate
-from harness.training.parts import differentiate
+from harness.training.parts import differentiate, look_back
 from harness.training.planning import plan
 from harness.training.resuming import Resumable
 from harness.training.selection import Selection
@@ -87,7 +87,12 @@ def train(
     planned = plan(submission, data)
     steps = planned.steps
     weights = {task.dataset: task.weight for task in submission.tasks}
-    balancer = look_up(BALANCING, config.balancing.name, "balancing method")(weights)
+    sizes, leaders = {task.dataset: task.batch_size for task in submission.tasks}, submission.leaders()
+    counts = planned.batches()
+    # Steps in which the task that takes longest sees its data once; with one batch of each task per step, its batches.
+    epoch = max(math.ceil(len(one) / sizes[name] * steps / max(1, counts[name])) for name, one in data.items())
+    seed = next(iter(data.values())).seed
+    balancer = build_balancer(config.balancing, Setting(weights, seed, epoch))
     trainable = torch.nn.ModuleDict({"network": network, "balancer": balancer})
     optimizer = build_optimizer(trainable, config.optimizer)
     balancer.to(engine.device)
@@ -106,7 +111,6 @@ def train(
     begin(progress)
     if progress.step:
         reporter.say(f"resuming at step {progress.step} of {steps}")
-    sizes, leaders = {task.dataset: task.batch_size for task in submission.tasks}, submission.leaders()
     batches = {
         name: iter(
             loader(data[name], TrainingOrder(data[name], sizes[name], taken, engine.rank, engine.world), config.workers)
@@ -116,7 +120,7 @@ def train(
     network.train()
     with (
         stop_signals() as stopped,
-        compiled(network, config.compile),
+        compiled(network, config.compile, config.log_gradients is not None or balancer.repeats),
         reporter.bar("training", steps, progress.step) as bar,
     ):
         meters = Meters(engine, progress)
@@ -130,10 +134,13 @@ def train(
             progress.points += 1
             log(progress.step, {**point, **meters.point()})
 
-        def write_losses() -> None:
+        def write_losses(also: dict[str, float] | None = None) -> None:
+            also = also or {}
             if progress.pending and (progress.step % config.log_every == 0 or over()):
                 rate = learning_rate(config.schedule, config.optimizer.learning_rate, progress.step - 1, steps)
-                write(progress.losses() | {"learning_rate": rate})
+                write(progress.losses() | {"learning_rate": rate} | also)
+            elif also:
+                write(also)
 
         def keep() -> None:
             meters.settle()
@@ -172,7 +179,14 @@ def train(
             loaded = {name: next(batches[name]).to(engine.device) for name in tasks}
             step_batches = share_images(loaded, leaders)
             meters.watch.lap("data")
-            values = differentiate(model, engine, balancer, step_batches, config.accumulation, meters.watch.lap)
+            following = progress.step + 1
+            cosines = config.log_gradients is not None and following % config.log_gradients == 0
+            found: dict[str, float] | None = None  # weights and cosines, in steps that end at a point of the curves
+            if cosines or following == steps or following % config.log_every == 0:
+                found = {}
+            values = differentiate(
+                model, engine, balancer, step_batches, config.accumulation, meters.watch.lap, found, cosines
+            )
             require_finite(values, progress.step)
             limit = config.gradient_clip
             norm = gradient_norm(network) if limit is None else engine.clip(model, limit)
@@ -180,6 +194,8 @@ def train(
                 require_finite_gradient(norm, network, engine, step_batches, progress.step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            if balancer.looks_back:
+                balancer.look_back(look_back(model, engine, step_batches, config.accumulation))
             if average is not None:
                 average.update()
             meters.watch.lap("optimizer")
@@ -198,7 +214,7 @@ def train(
                     f"training ended after step {progress.step} of {steps}: its time was up"
                     f" (training.max_minutes: {config.max_minutes:g})"
                 )
-            write_losses()
+            write_losses(found)
             stop_if(stop)
         meters.settle()
     if selection is not None:

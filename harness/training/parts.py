@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from harness.data.batches import Batch
 from harness.data.collation import enlarge
-from harness.models.network import MultiTaskNetwork
+from harness.models.network import PENALTY, MultiTaskNetwork
+from harness.training.balancing.base import Balancer
+from harness.training.balancing.step import Step
 from harness.training.engine import Engine
 
 
@@ -24,42 +26,86 @@ class Part(NamedTuple):
 def differentiate(
     model: nn.Module,
     engine: Engine,
-    balancer: nn.Module,
+    balancer: Balancer,
     batches: Mapping[str, Batch],
     accumulation: int,
     lap: Callable[[str], None] = lambda phase: None,
+    points: dict[str, float] | None = None,
+    cosines: bool = False,
 ) -> dict[str, float]:
     """The gradient of one step. All processes.
 
-    Where the step is split, the balancer's weights of the losses are those it gives them in each part, which are those
-    of the whole as long as its value is linear in the losses; its own parameters learn from the whole losses.
+    A penalty of the sharing architecture is added to what the balancer gives, once, however the step is split.
 
     Args:
         model: The network as `Engine.prepare` gave it.
         engine: The processes.
-        balancer: Makes one loss of those of the tasks.
+        balancer: Makes one loss of those of the tasks, or one gradient.
         batches: This process's slices, by dataset name, on its device.
         accumulation: Into how many parts each process splits its slice.
         lap: Called at the end of each phase: ``forward``, ``backward``.
+        points: Gets points of the learning curves: ``weight/<task>`` and ``cosine/<task>|<task>``.
+        cosines: Find the cosines of the tasks' gradients whatever the balancer needs, without a trace in the result.
+
+    Returns:
+        Loss of the whole batch by dataset name, and the penalty as ``penalty``, if there is one.
+    """
+    network = cast(MultiTaskNetwork, engine.unwrap(model))
+    parts = split(network, engine, batches, accumulation)
+    step = Step(model, engine, balancer, list(batches), len(parts), parts[0].shares is None, cosines)
+    heads = [network.heads[name] for name in batches] if balancer.measures else []
+    for head in heads:
+        head.measuring = True  # type: ignore[assignment]
+    found, measured = [], []
+    for part, _ in zip(parts, step.parts(), strict=True):
+        losses: dict[str, Tensor] = model(*part)
+        if PENALTY in losses:
+            losses[PENALTY] = losses[PENALTY] / len(parts)
+        names = list(losses)
+        found.append(torch.stack([loss.detach().float() for loss in losses.values()]))
+        penalty = losses.pop(PENALTY, None)
+        if heads:
+            shares = part.shares or dict.fromkeys(batches, 1.0)
+            own = [cast(Tensor, head.indicator) * shares[name] for name, head in zip(batches, heads, strict=True)]
+            measured.append(torch.stack(own))
+        lap("forward")
+        step.add(losses, penalty)
+        lap("backward")
+    values = _summed(engine, names, found)
+    step.finish({name: value for name, value in values.items() if name != PENALTY}, points)
+    if heads:
+        balancer.judge(_summed(engine, list(batches), measured))
+    lap("backward")
+    return values
+
+
+@torch.no_grad()
+def look_back(model: nn.Module, engine: Engine, batches: Mapping[str, Batch], accumulation: int) -> dict[str, float]:
+    """The losses of a step's batches once more, after its optimizer step. All processes.
+
+    Nothing remembers it: statistics of batch norms and random streams are as they were.
+
+    Args:
+        model: The network as `Engine.prepare` gave it.
+        engine: The processes.
+        batches: As `differentiate` got them.
+        accumulation: As `differentiate` got it.
 
     Returns:
         Loss of the whole batch by dataset name.
     """
-    parts = split(cast(MultiTaskNetwork, engine.unwrap(model)), engine, batches, accumulation)
-    whole = parts[0].shares is None
+    network = cast(MultiTaskNetwork, engine.unwrap(model))
+    kept = [(buffer, buffer.clone()) for buffer in network.buffers()]
     found = []
-    for part in engine.in_parts(model, parts):
-        losses: dict[str, Tensor] = model(*part)
-        loss = balancer(losses) if whole else _weighed(balancer, losses)
-        lap("forward")
-        engine.backward(loss)
-        lap("backward")
-        found.append(torch.stack([loss.detach().float() for loss in losses.values()]))
-    rows = engine.exchange(torch.stack(found).sum(0).tolist())
-    values = {name: sum(row[place] for row in rows) / engine.world for place, name in enumerate(batches)}
-    if not whole and any(parameter.requires_grad for parameter in balancer.parameters()):
-        engine.backward(balancer({name: torch.tensor(value, device=engine.device) for name, value in values.items()}))
-    return values
+    with torch.random.fork_rng(devices=[engine.device] if engine.device.type == "cuda" else []):
+        for part in split(network, engine, batches, accumulation):
+            losses: dict[str, Tensor] = model(*part)
+            losses.pop(PENALTY, None)
+            names = list(losses)
+            found.append(torch.stack([loss.float() for loss in losses.values()]))
+    for buffer, value in kept:
+        buffer.copy_(value)
+    return _summed(engine, names, found)
 
 
 def split(network: MultiTaskNetwork, engine: Engine, batches: Mapping[str, Batch], accumulation: int) -> list[Part]:
@@ -99,11 +145,10 @@ def split(network: MultiTaskNetwork, engine: Engine, batches: Mapping[str, Batch
     ]
 
 
-def _weighed(balancer: nn.Module, losses: Mapping[str, Tensor]) -> Tensor:
-    """A scalar with the balanced loss's gradient, but none in the balancer's own parameters."""
-    values = {name: loss.detach().requires_grad_() for name, loss in losses.items()}
-    weights = torch.autograd.grad(balancer(values), list(values.values()))
-    return torch.stack([weight * loss for weight, loss in zip(weights, losses.values(), strict=True)]).sum()
+def _summed(engine: Engine, names: Sequence[str], parts: Sequence[Tensor]) -> dict[str, float]:
+    """Losses of the whole step from those of its parts, float [names] each."""
+    rows = engine.exchange(torch.stack(list(parts)).sum(0).tolist())
+    return {name: sum(row[place] for row in rows) / engine.world for place, name in enumerate(names)}
 
 
 def _slice(batch: Batch, number: int, parts: int) -> Batch:

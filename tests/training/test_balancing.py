@@ -7,18 +7,17 @@ import math
 import pytest
 import torch
 
-from harness.registry import look_up
-from harness.training.balancing import BALANCING
-from harness.training.config import OptimizerConfig
+from harness.training.balancing.base import Balancer, Setting, build_balancer
+from harness.training.config import OptimizerConfig, TrainingConfig
 from harness.training.optimization import build_optimizer
 
 WEIGHTS = {"a": 1.0, "b": 3.0}
 LOSSES = {"a": torch.tensor(2.0), "b": torch.tensor(0.5)}
 
 
-def balancer(name: str) -> torch.nn.Module:
-    found: torch.nn.Module = look_up(BALANCING, name, "balancing method")(WEIGHTS)
-    return found
+def balancer(name: str) -> Balancer:
+    config = TrainingConfig.model_validate({"steps": 1, "balancing": {"name": name}}).balancing
+    return build_balancer(config, Setting(WEIGHTS))
 
 
 @pytest.mark.parametrize(("name", "total"), [("equal", 2.5), ("manual", 3.5), ("uncertainty", 2.5)])

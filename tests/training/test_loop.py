@@ -99,11 +99,13 @@ def test_a_loss_that_is_not_finite_stops_with_task_and_step(tmp_path: Path) -> N
 
 
 def test_manual_balancing_weighs_losses_and_equal_does_not() -> None:
+    from harness.training.balancing.base import Setting
+    from harness.training.balancing.config import EqualConfig, ManualConfig
     from harness.training.balancing.weighted import Equal, Manual
 
-    losses = {"a": torch.tensor(2.0), "b": torch.tensor(3.0)}
-    assert Equal({"a": 10, "b": 1})(losses) == 5
-    assert Manual({"a": 10, "b": 1})(losses) == 23
+    losses, setting = {"a": torch.tensor(2.0), "b": torch.tensor(3.0)}, Setting({"a": 10, "b": 1})
+    assert Equal(EqualConfig(), setting)(losses) == 5
+    assert Manual(ManualConfig(name="manual"), setting)(losses) == 23
 
 
 def test_one_step_follows_the_gradient_of_the_summed_losses() -> None:

@@ -16,8 +16,9 @@ from harness.models.backbones.timm_models import TimmBackbone
 from harness.models.config import BackboneConfig, ModelConfig, PlaceholderConfig
 from harness.models.network import MultiTaskNetwork, TaskSpec
 from harness.models.normalization import synchronize
-from harness.registry import look_up
 from harness.training.balancing import BALANCING
+from harness.training.balancing.base import Setting, build_balancer
+from harness.training.config import TrainingConfig
 from harness.training.engine import Engine
 from harness.training.parts import Part, differentiate, split
 
@@ -86,13 +87,14 @@ def test_the_plain_mean_of_the_parts_losses_is_another_number(task: str) -> None
 @pytest.mark.parametrize("name", sorted(BALANCING))
 def test_a_balanced_step_in_parts_has_the_gradient_of_the_whole_one(name: str) -> None:
     net, engine = network(), Engine("32")
-    balancer = look_up(BALANCING, name, "balancing method")({"c": 1.0, "d": 0.5, "s": 2.0, "v": 1.0})
-    with torch.no_grad():
-        for parameter in balancer.parameters():
-            parameter.copy_(torch.linspace(-0.5, 0.5, parameter.numel()).view_as(parameter))
-    both = nn.ModuleList([net, balancer])
+    config = TrainingConfig.model_validate({"steps": 1, "balancing": {"name": name}}).balancing
     found = []
     for accumulation in (1, 2):
+        balancer = build_balancer(config, Setting({"c": 1.0, "d": 0.5, "s": 2.0, "v": 1.0}))
+        with torch.no_grad():
+            for parameter in balancer.parameters():
+                parameter.copy_(torch.linspace(-0.5, 0.5, parameter.numel()).view_as(parameter))
+        both = nn.ModuleList([net, balancer])
         both.zero_grad()
         values = differentiate(net, engine, balancer, uneven(), accumulation)
         found.append((values, {key: p.grad.clone() for key, p in both.named_parameters() if p.grad is not None}))

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from harness.data.batches import ClassificationBatch
 from harness.models.config import LinearConfig
 from harness.models.features import Features, FeatureShape
+from harness.models.heads.indicator import Indicator
 
 
-class LinearHead(nn.Module):
+class LinearHead(Indicator):
     """Classification: a linear layer on the pooled feature, cross-entropy.
 
     Args:
@@ -27,7 +28,9 @@ class LinearHead(nn.Module):
 
     def loss(self, features: Features, batch: ClassificationBatch) -> Tensor:
         """Mean cross-entropy, a scalar."""
-        return F.cross_entropy(self.predict(features, batch), batch.labels, label_smoothing=self.label_smoothing)
+        logits = self.predict(features, batch)
+        self.note(lambda: (logits.argmax(1) == batch.labels).float().mean())
+        return F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
 
     def count(self, batch: ClassificationBatch) -> int:
         """The images, over which `loss` is a mean."""

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
@@ -21,6 +21,7 @@ from harness.errors import HarnessError
 from harness.models.config import FasterRcnnConfig
 from harness.models.features import Features, FeatureShape
 from harness.models.heads.detection import Found, contents_of, in_original_images, targets_of
+from harness.models.heads.indicator import Indicator
 from harness.models.placeholders import TokenStream
 
 ASPECTS = (0.5, 1.0, 2.0)
@@ -28,7 +29,7 @@ POOLED = 7  # side of a region's features
 BEFORE_NMS = 2000  # regions per level and image in training; half as many in prediction
 
 
-class FasterRcnnHead(nn.Module):
+class FasterRcnnHead(Indicator):
     """Detection: Faster R-CNN (Ren 2015) with torchvision's region proposals and box head.
 
     As torchvision has it, one level more, subsampled from the coarsest, is searched for regions (Lin 2017).
@@ -93,6 +94,7 @@ class FasterRcnnHead(nn.Module):
             regions, _, labels, offsets = self._regions.select_training_samples(proposals, targets)
             logits, boxes = self._scores(levels, regions, features.stream)
             found = fastrcnn_loss(logits, boxes, labels, offsets)
+            self.note(lambda: (logits.argmax(1) == torch.cat(labels)).float().mean())
         return torch.stack([*losses.values(), *found]).sum()
 
     def count(self, batch: DetectionBatch) -> int:

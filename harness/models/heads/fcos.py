@@ -14,9 +14,10 @@ from harness.data.batches import DetectionBatch
 from harness.models.config import FcosConfig
 from harness.models.features import Features, FeatureShape
 from harness.models.heads.detection import Found, contents_of, in_original_images, targets_of
+from harness.models.heads.indicator import Indicator
 
 
-class FcosHead(nn.Module):
+class FcosHead(Indicator):
     """Detection: FCOS (Tian 2019) as torchvision has it: focal + GIoU + centerness losses, class-wise NMS.
 
     Args:
@@ -44,6 +45,8 @@ class FcosHead(nn.Module):
         """Sum of FCOS's three losses, a scalar."""
         outputs, anchors = self._outputs(features, batch.images)
         losses = self._fcos.compute_loss(targets_of(batch), outputs, anchors, _positions(features))
+        offset = losses["bbox_regression"]  # the mean of 1 - GIoU over positions with a box, from 0 to 2
+        self.note(lambda: (1 - offset.clamp(max=2) / 2) * (offset > 0))  # 0 without such a position
         return torch.stack(list(losses.values())).sum()
 
     def count(self, batch: DetectionBatch) -> int:

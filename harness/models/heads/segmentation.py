@@ -11,11 +11,12 @@ from torchvision.models.segmentation.fcn import FCNHead
 from harness.data.batches import SegmentationBatch
 from harness.models.config import FcnConfig
 from harness.models.features import Features, FeatureShape
+from harness.models.heads.indicator import Indicator
 
 IGNORE = 255
 
 
-class SegmentationHead(nn.Module, ABC):
+class SegmentationHead(Indicator, ABC):
     """Per-pixel cross-entropy over C classes, pixels labelled 255 ignored."""
 
     @abstractmethod
@@ -26,7 +27,9 @@ class SegmentationHead(nn.Module, ABC):
         """Mean cross-entropy over labelled pixels, a scalar; 0 when a batch has none."""
         logits = self._resized(features, batch, batch.masks)
         total = F.cross_entropy(logits, batch.masks, ignore_index=IGNORE, reduction="sum")
-        return total / (batch.masks != IGNORE).sum().clamp(min=1)
+        labelled = (batch.masks != IGNORE).sum().clamp(min=1)
+        self.note(lambda: (logits.argmax(1) == batch.masks).sum() / labelled)
+        return total / labelled
 
     def count(self, batch: SegmentationBatch) -> int:
         """The labelled pixels, over which `loss` is a mean."""

@@ -12,6 +12,7 @@ from harness.data.batches import VqaBatch
 from harness.models.attention import position_embedding
 from harness.models.config import LookConfig
 from harness.models.features import Features, FeatureShape
+from harness.models.heads.indicator import Indicator
 from harness.models.placeholders import TokenStream
 from harness.models.text import Words
 
@@ -73,7 +74,7 @@ class Look(nn.Module):
         return tokens.reshape(*tokens.shape[:-1], self.heads, -1)
 
 
-class VqaHead(nn.Module, ABC):
+class VqaHead(Indicator, ABC):
     """Binary cross-entropy of each answer against the accuracy it would get (Teney 2018 §3.7).
 
     Attributes:
@@ -93,6 +94,7 @@ class VqaHead(nn.Module, ABC):
     def loss(self, image: Tensor | None, batch: VqaBatch, words: Words, stream: TokenStream | None) -> Tensor:
         """Cross-entropy summed over answers, mean over questions, a scalar."""
         logits = self.predict(image, batch, words, stream)
+        self.note(lambda: batch.targets.gather(1, logits.argmax(1, keepdim=True)).mean())
         return F.binary_cross_entropy_with_logits(logits, batch.targets, reduction="sum") / len(logits)
 
     def count(self, batch: VqaBatch) -> int:

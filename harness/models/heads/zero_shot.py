@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.data.batches import ClassificationBatch
 from harness.models.clip_text import ClassTexts
 from harness.models.config import ZeroShotConfig
 from harness.models.features import Features
+from harness.models.heads.indicator import Indicator
 
 
-class ZeroShotHead(nn.Module):
+class ZeroShotHead(Indicator):
     """Classification: cosine of image and class-name embeddings (CLIP; Radford 2021), cross-entropy.
 
     It has no weights of its own: the image embedding is the backbone's pooled feature, the class embeddings are those
@@ -27,7 +28,9 @@ class ZeroShotHead(nn.Module):
 
     def loss(self, features: Features, batch: ClassificationBatch, texts: ClassTexts) -> Tensor:
         """Mean cross-entropy, a scalar."""
-        return F.cross_entropy(self.predict(features, batch, texts), batch.labels, label_smoothing=self.label_smoothing)
+        logits = self.predict(features, batch, texts)
+        self.note(lambda: (logits.argmax(1) == batch.labels).float().mean())
+        return F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
 
     def count(self, batch: ClassificationBatch) -> int:
         """The images, over which `loss` is a mean."""

@@ -1,7 +1,25 @@
-"""Loss balancing: how the tasks' losses become one. One short file each, one line here."""
+"""Loss balancing: how the tasks' losses, or their gradients, become one. One short file each, one line here."""
 
 BALANCING: dict[str, str] = {
     "equal": "harness.training.balancing.weighted:Equal",
     "manual": "harness.training.balancing.weighted:Manual",
     "uncertainty": "harness.training.balancing.uncertainty:Uncertainty",
+    "imtl_l": "harness.training.balancing.impartial:ImpartialLosses",
+    "log": "harness.training.balancing.logarithm:Logarithm",
+    "rlw": "harness.training.balancing.random_weights:RandomWeights",
+    "dwa": "harness.training.balancing.weight_average:DynamicWeightAverage",
+    "dtp": "harness.training.balancing.prioritization:DynamicTaskPrioritization",
+    "gradnorm": "harness.training.balancing.gradnorm:GradNorm",
+    "famo": "harness.training.balancing.famo:Famo",
+    "pcgrad": "harness.training.balancing.jacobian:PcGrad",
+    "cagrad": "harness.training.balancing.jacobian:CaGrad",
+    "mgda": "harness.training.balancing.jacobian:Mgda",
+    "imtl_g": "harness.training.balancing.jacobian:ImtlG",
+    "graddrop": "harness.training.balancing.jacobian:GradDrop",
+    "aligned_mtl": "harness.training.balancing.jacobian:AlignedMtl",
+    "gradvac": "harness.training.balancing.jacobian:GradVac",
+    "fairgrad": "harness.training.balancing.jacobian:FairGrad",
+    "config": "harness.training.balancing.jacobian:ConFig",
+    "upgrad": "harness.training.balancing.jacobian:UpGrad",
+    "nash_mtl": "harness.training.balancing.nash:NashMtl",
 }

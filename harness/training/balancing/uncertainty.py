@@ -7,8 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from harness.documents import Section
+from harness.training.balancing.base import Balancer, Setting
 
-class Uncertainty(nn.Module):
+
+class Uncertainty(Balancer):
     """Σ exp(-s_t) L_t + s_t / 2, with a learned s_t = log σ_t² for each task, 0 at the start and without weight decay.
 
     This is the form for likelihoods of classes; all losses here are cross-entropies or, in detection, are led by one.
@@ -16,12 +19,13 @@ class Uncertainty(nn.Module):
     Learning s and not σ keeps σ² positive. Source: Kendall et al. 2018 (arXiv:1705.07115), section 3.2, eq. 10.
 
     Args:
-        weights: Their names are the tasks; the numbers are unused here.
+        config: The method's section.
+        setting: Tells the tasks.
     """
 
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        super().__init__()
-        self._rows = {task: row for row, task in enumerate(weights)}
+    def __init__(self, config: Section, setting: Setting) -> None:
+        super().__init__(config, setting)
+        self._rows = {task: row for row, task in enumerate(self.tasks)}
         self.log_variance = nn.Parameter(torch.zeros(len(self._rows)))
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:

@@ -5,34 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from harness.documents import Section
+from harness.training.balancing.base import Balancer, Setting
 
 
-class Equal(nn.Module):
-    """The sum of the losses.
+class Equal(Balancer):
+    """The sum of the losses: Σ L_t."""
 
-    Args:
-        weights: Weight by task, unused here.
-    """
-
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        super().__init__()
-
-    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Sum of scalar losses."""
-        return torch.stack(list(losses.values())).sum()
+    constant = True
 
 
-class Manual(nn.Module):
-    """The weighted sum of the losses.
+class Manual(Balancer):
+    """The weighted sum of the losses, Σ w_t L_t, with the weights of the submission.
 
     Args:
-        weights: Weight by task.
+        config: The method's section.
+        setting: Tells the weights.
     """
 
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        super().__init__()
-        self.weights = dict(weights)
+    constant = True
+
+    def __init__(self, config: Section, setting: Setting) -> None:
+        super().__init__(config, setting)
+        self.weights = dict(setting.weights)
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Weighted sum of scalar losses."""
