@@ -142,6 +142,10 @@ def submit(
         for record in records:
             for text in [*record.unrankable_because, *record.warnings]:
                 reporter.say(f"note on {record.id}: {text}")
+            related = record.affinity()
+            if related:
+                shown = ", ".join(f"{pair.replace('|', ' to ')} {value:+.4f}" for pair, value in related.items())
+                reporter.say(f"affinities of {record.id}: {shown}")
             forgotten = record.backward_transfer()
             if forgotten:
                 shown = ", ".join(f"{card} {100 * change:+.2f}" for card, change in forgotten.items())

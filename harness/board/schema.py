@@ -226,6 +226,16 @@ class Record(_Document):
         """``<name>@<fingerprint>``: what all seeds of one entry share."""
         return f"{self.name}@{self.fingerprint}"
 
+    def affinity(self) -> dict[str, float]:
+        """TAG's affinities, each the mean over the steps at which it was measured (Fifty et al. 2021, section 4).
+
+        Returns:
+            By ``<i>|<j>``: above 0, a step for task i lowered the loss of task j. Empty without training.log_affinity.
+        """
+        curves = {name: curve for name, curve in self.curves.items() if name.startswith("affinity/")}
+        known = {name: [value for _, value in curve if value is not None] for name, curve in curves.items()}
+        return {name.partition("/")[2]: sum(values) / len(values) for name, values in known.items() if values}
+
     def backward_transfer(self) -> dict[str, float]:
         """What later stages did to what earlier ones had learned: R_Ti - R_ii for each task i but the last.
 

@@ -131,6 +131,9 @@ class TrainingConfig(Section):
         log_gradients: Steps between points with the cosines of the tasks' gradients, which cost a backward pass per
             task; None means none, but methods that have these gradients anyway show them at every point. Does not
             change the result.
+        log_affinity: Steps between points with the affinities of the tasks (TAG; Fifty 2021): how a gradient step for
+            one changes the losses of the others. Each takes about two steps' time per task; None means none. Does not
+            change the result.
     """
 
     regime: RegimeConfig = RegimeConfig()
@@ -150,13 +153,14 @@ class TrainingConfig(Section):
     checkpoint_every: int = Field(default=100, ge=1)
     log_every: int = Field(default=25, ge=1)
     log_gradients: int | None = Field(default=None, ge=1)
+    log_affinity: int | None = Field(default=None, ge=1)
 
     def science(self) -> dict[str, Any]:
         """What a run's result depends on, as plain JSON values, without what is switched off.
 
         What is off is left out, so that a key which is added later changes no fingerprint.
         """
-        content = self.model_dump(mode="json", exclude={"checkpoint_every", "workers", "log_gradients"})
+        content = self.model_dump(mode="json", exclude={"checkpoint_every", "workers", "log_gradients", "log_affinity"})
         for key in ("accumulation", "ema", "selection", "max_minutes", "compile"):
             if getattr(self, key) == type(self).model_fields[key].default:
                 del content[key]

@@ -18,6 +18,7 @@ from harness.data.loading import TaskData, TrainingOrder, loader
 from harness.models.network import MultiTaskNetwork
 from harness.progress import Reporter
 from harness.submission import Submission
+from harness.training.affinity import affinity
 from harness.training.averaging import WeightAverage
 from harness.training.balancing.base import Setting, build_balancer
 from harness.training.compiling import as_written, compiled
@@ -118,9 +119,10 @@ def train(
         for name, taken in planned.batches(progress.step).items()
     }
     network.train()
+    several = balancer.repeats or config.log_gradients is not None or config.log_affinity is not None
     with (
         stop_signals() as stopped,
-        compiled(network, config.compile, config.log_gradients is not None or balancer.repeats),
+        compiled(network, config.compile, several),
         reporter.bar("training", steps, progress.step) as bar,
     ):
         meters = Meters(engine, progress)
@@ -180,10 +182,14 @@ def train(
             step_batches = share_images(loaded, leaders)
             meters.watch.lap("data")
             following = progress.step + 1
+            related = {}
+            if config.log_affinity is not None and following % config.log_affinity == 0:
+                related = affinity(model, engine, step_batches, config.accumulation, rate)
+                meters.watch.lap("affinity")
             cosines = config.log_gradients is not None and following % config.log_gradients == 0
             found: dict[str, float] | None = None  # weights and cosines, in steps that end at a point of the curves
-            if cosines or following == steps or following % config.log_every == 0:
-                found = {}
+            if cosines or related or following == steps or following % config.log_every == 0:
+                found = related
             values = differentiate(
                 model, engine, balancer, step_batches, config.accumulation, meters.watch.lap, found, cosines
             )

@@ -59,6 +59,15 @@ class Jacobian:
             start = stop
         return {self.tasks[row]: float(gradient.norm()) for one, row, gradient in self.own if one is parameter}
 
+    @torch.no_grad()
+    def step(self, row: int, rate: float) -> None:
+        """A plain gradient step for one task in the parameters that it shares with others, of size `rate`."""
+        start = 0
+        for parameter in self.shared:
+            stop = start + parameter.numel()
+            parameter.sub_(_shaped(self.rows[row, start:stop], parameter), alpha=rate)
+            start = stop
+
     def install(self, vector: Tensor, weights: Sequence[float], scale: float) -> None:
         """Make it the gradient of the parameters.
 
