@@ -120,6 +120,12 @@ def test_a_curriculum_of_too_few_batches_says_how_many_it_takes() -> None:
     assert planned("curriculum", 12, ("a", "b", "c", "d")).steps
 
 
+def test_too_few_batches_for_the_stages_of_sequential_are_refused() -> None:
+    with pytest.raises(HarnessError, match=r"training.steps: 2 batches of each of 3 tasks .* take 3 at least"):
+        planned("sequential", 2)
+    assert planned("sequential", 3).stage(0) == ["a"]
+
+
 @pytest.mark.parametrize("name", REGIMES)
 def test_one_task_is_trained_alike_under_every_regime(name: str) -> None:
     assert letters(planned(name, 7, ("a",))) == ["a"] * 7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from harness.errors import HarnessError
 from harness.training.regimes.plan import Plan, Setting, in_stages
 
 
@@ -14,11 +15,19 @@ def sequential(setting: Setting) -> Plan:
     in each (j from 0). A stage has as many steps as its newest task has batches; the earlier ones, with fewer, sit in
     some of these steps, evenly spread. That makes S (1 + 1/2 + ... + 1/T) steps in all.
 
+    Raises:
+        HarnessError: There are fewer batches than stages.
+
     Source:
         Sun et al. 2019 (arXiv:1907.12412), continual multi-task learning: the number of a task's batches is fixed, and
         they are spread over the stages. (Their table gives a task more in its first stage; here they are even.)
     """
     order, total = setting.order, setting.batches
+    if total < len(order):
+        raise HarnessError(
+            f"training.steps: {total} batches of each of {len(order)} tasks are too few for the regime sequential, which"
+            f" spreads them over up to {len(order)} stages; take {len(order)} at least"
+        )
     stages = []
     for number in range(len(order)):
         parts = [(number - place, len(order) - place) for place in range(number + 1)]
