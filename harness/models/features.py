@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,11 +18,13 @@ class Features:
         pyramid: float [B, channels, H/stride, W/stride] by stride, finest first; empty where only `pooled` is read.
         pooled: float [B, F].
         stream: The placeholder tokens after the backbone, or None for the plain network.
+        maps: The backbone's own maps by stride, for what reads them instead of the pyramid; empty where nothing does.
     """
 
     pyramid: dict[int, Tensor]
     pooled: Tensor
     stream: TokenStream | None
+    maps: dict[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -50,4 +50,5 @@ class Trunk(nn.Module):
         levels: dict[str, Tensor] = {}
         if pyramids:
             levels = self.neck({str(stride): level for stride, level in encoded.maps.items()})
-        return Features({int(stride): level for stride, level in levels.items()}, encoded.pooled, stream)
+        pyramid = {int(stride): level for stride, level in levels.items()}
+        return Features(pyramid, encoded.pooled, stream, dict(encoded.maps))

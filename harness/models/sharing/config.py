@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, SerializerFunctionWrapHandler, Tag, model_serializer
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 
 from harness.documents import Section
 from harness.errors import suggestion
@@ -29,17 +37,32 @@ class HardConfig(Section):
     Attributes:
         fusion: What heads that read the pyramid get of its levels. ``none``: each as it is. ``concat``: at every
             stride all levels, concatenated and projected. ``attention``: their sum, weighed at every position.
+        taps: Where heads sit. ``parallel``: all on the trunk. ``serial``: each on a block of its own, on top of the
+            block of the task before it in `tasks`. ``hierarchical``: those in `depths` on earlier stages of the
+            backbone.
+        depths: ``hierarchical``: by data set the stride of the deepest stage that it reads.
     """
 
     name: Literal["hard"] = "hard"
     fusion: Literal["none", "concat", "attention"] = "none"
+    taps: Literal["parallel", "serial", "hierarchical"] = "parallel"
+    depths: dict[str, Annotated[int, Field(ge=1, le=1024)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _used(self) -> HardConfig:
+        if bool(self.depths) != (self.taps == "hierarchical"):
+            raise ValueError(
+                "depths: goes with taps: hierarchical and with nothing else, e.g. {shapes-segmentation: 8}"
+            )
+        return self
 
     @model_serializer(mode="wrap")
     def _without_what_is_off(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What is off is left out, so that it changes no fingerprint."""
         content: dict[str, Any] = dump(self)
-        if self.fusion == "none":
-            content.pop("fusion", None)
+        for key in ("fusion", "taps", "depths"):
+            if getattr(self, key) == type(self).model_fields[key].get_default(call_default_factory=True):
+                content.pop(key, None)
         return content
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from harness.data.batches import Batch
 from harness.data.joint_images import same_images
+from harness.errors import HarnessError, suggestion
 from harness.models.backbones.base import Build
 from harness.models.config import ModelConfig
 from harness.models.features import Features, FeatureShape
@@ -16,6 +18,7 @@ from harness.models.normalization import TaskStatistics
 from harness.models.placeholders import Placeholders
 from harness.models.sharing.config import HardConfig
 from harness.models.sharing.fusion import LevelFusion
+from harness.models.sharing.taps import SerialTaps, StageTap
 from harness.models.trunk import Trunk
 
 
@@ -44,8 +47,37 @@ class HardSharing(nn.Module):
         self._statistics = TaskStatistics(self.trunk, tasks) if per_task else None
         self._alone = config.placeholders.sharing != "all"
         self.fusion: LevelFusion | None = None
-        if isinstance(config.sharing, HardConfig) and config.sharing.fusion != "none" and set(tasks) - set(pooled_only):
-            self.fusion = LevelFusion(self.shape, config.sharing.fusion)
+        self.chain: SerialTaps | None = None
+        self.taps = nn.ModuleDict()
+        if isinstance(config.sharing, HardConfig):
+            self._add_options(config.sharing, tasks)
+
+    def _add_options(self, options: HardConfig, tasks: Sequence[str]) -> None:
+        reading_maps = [task for task in tasks if task not in self._pooled_only]
+        if options.fusion != "none" and reading_maps:
+            self.fusion = LevelFusion(self.shape, options.fusion)
+        if options.taps == "serial":
+            self.chain = SerialTaps(self.shape, tasks, self._pooled_only)
+        channels = self.trunk.backbone.channels
+        for task, stride in options.depths.items():
+            place = f"model.sharing.depths.{task}"
+            if task not in tasks:
+                raise HarnessError(f"{place}: is no task that reads images{suggestion(task, tasks, '')}")
+            if self.trunk.backbone.pyramid is not None:
+                raise HarnessError(
+                    f"{place}: {self.trunk.backbone.name} is a plain transformer, whose maps are all of its last block;"
+                    " take a backbone with stages, or taps: serial"
+                )
+            if stride not in self.shape.strides:
+                raise HarnessError(f"{place}: {stride} is not among model.neck.strides {list(self.shape.strides)}")
+            self.taps[task] = StageTap(self.shape, channels, stride, task in self._pooled_only)
+        # Maps are needed of whoever taps them.
+        self._pooled_only = self._pooled_only.difference(options.depths)
+
+    @property
+    def needs_maps(self) -> bool:
+        """Whether tasks that read the pooled feature may need maps all the same."""
+        return bool(self.taps)
 
     @property
     def shape(self) -> FeatureShape:
@@ -59,7 +91,8 @@ class HardSharing(nn.Module):
     def parts(self) -> dict[str, nn.Module]:
         """What the tasks share, in parts that share no parameter."""
         found: dict[str, nn.Module] = {"backbone": self.trunk.backbone, "neck": self.trunk.neck}
-        return found if self.fusion is None else found | {"fusion": self.fusion}
+        options = {"fusion": self.fusion, "chain": self.chain, "taps": self.taps}
+        return found | {name: module for name, module in options.items() if module is not None}
 
     def forward(self, batches: Mapping[str, Batch], placeholders: Placeholders | None) -> dict[str, Features]:
         """Encode every task's images.
@@ -88,10 +121,17 @@ class HardSharing(nn.Module):
                 start = rows.stop
                 levels = {s: level[rows] for s, level in pyramid.items()} if start <= pyramids else {}
                 pooled = encoded.pooled[rows]
+                maps = {s: level[rows] for s, level in encoded.maps.items()} if levels and self.taps else {}
                 for task in tasks:
                     tokens = stream.rows(rows, task) if stream is not None else None
-                    features[task] = Features(levels, pooled, tokens)
+                    features[task] = self._tapped(Features(levels, pooled, tokens, maps), task)
         return features
+
+    def _tapped(self, features: Features, task: str) -> Features:
+        """What a task's head reads of the trunk's features."""
+        if self.chain is not None:
+            return cast(Features, self.chain(features, task))
+        return cast(Features, self.taps[task](features)) if task in self.taps else features
 
     def _groups(self, batches: Mapping[str, Batch]) -> list[list[list[str]]]:
         """What goes through the network together: tasks of equal images, those first that need the pyramid.

@@ -25,8 +25,8 @@ def sequential(setting: Setting) -> Plan:
     order, total = setting.order, setting.batches
     if total < len(order):
         raise HarnessError(
-            f"training.steps: {total} batches of each of {len(order)} tasks are too few for the regime sequential, which"
-            f" spreads them over up to {len(order)} stages; take {len(order)} at least"
+            f"training.steps: {total} batches of each of {len(order)} tasks are too few for the regime sequential,"
+            f" which spreads them over up to {len(order)} stages; take {len(order)} at least"
         )
     stages = []
     for number in range(len(order)):
