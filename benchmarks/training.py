@@ -1,7 +1,7 @@
 """Speed of the training loop, as ratios to peers in the same run.
 
     pip install --no-deps LibMTL         # a peer; left out where it is not installed
-    python benchmarks/training.py        # about eight minutes on 2 cores
+    OMP_NUM_THREADS=1 python benchmarks/training.py        # about twenty minutes
 
 Sides take turns in short rounds, so that a slow moment hits all; ratios are medians of the rounds' ratios, times
 processor seconds (set OMP_NUM_THREADS=1) without the first steps. Both sides of a comparison do the same work: where it
