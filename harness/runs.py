@@ -309,5 +309,5 @@ def _provenance(started: str) -> Provenance:
 
 def _command() -> str:
     """The command line as one would type it; folders outside the current one are shortened to their last part."""
-    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
-    return " ".join(words)
+    _, *words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
+    return " ".join(["harness", *words])  # whatever started it: the command, or python -m harness

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from harness.errors import HarnessError
 from harness.models.attention import attend
 from harness.models.config import PlaceholderConfig
+
+Edit = Callable[[str, Tensor], Tensor]
 
 
 class PlaceholderBank(nn.Module):
@@ -88,13 +91,20 @@ class ExchangeSite(nn.Module):
         self.up = nn.Linear(attention_width, channels, bias=False)
         nn.init.zeros_(self.up.weight)
 
-    def forward(self, features: Tensor, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        features: Tensor,
+        tokens: Tensor,
+        padding: Tensor | None = None,
+        edit: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Exchange.
 
         Args:
             features: float [B, N, C].
             tokens: float [B, K, d].
             padding: bool [B, N], True where a feature is padding: it is not read (and may be written).
+            edit: Is given the tokens between reading and writing; what it returns is written and carried on.
 
         Returns:
             Updated features and tokens, shapes as given.
@@ -102,6 +112,8 @@ class ExchangeSite(nn.Module):
         low = self.down(self.feature_norm(features))
         query = self.read_query(self.token_norm(tokens))
         tokens = tokens + self.read_out(attend(query, low, low, self.heads, padding))
+        if edit is not None:
+            tokens = edit(tokens)
         current = self.token_norm(tokens)
         written = attend(low, self.write_key(current), self.write_value(current), self.heads)
         return features + self.up(written), tokens
@@ -133,12 +145,19 @@ class TokenStream:
         tokens: float [B, K, d], the state that the samples start with.
         visits: How often each site fired so far.
         task: Dataset name of the samples, once they are one task's.
+        edit: See `Placeholders.edit`.
     """
 
     def __init__(
-        self, sites: Mapping[str, nn.Module], tokens: Tensor, visits: Counter[str] | None = None, task: str = ""
+        self,
+        sites: Mapping[str, nn.Module],
+        tokens: Tensor,
+        visits: Counter[str] | None = None,
+        task: str = "",
+        edit: Edit | None = None,
     ) -> None:
         self._sites = sites
+        self._edit = edit
         self.tokens = tokens
         self.visits: Counter[str] = visits if visits is not None else Counter()
         self.task = task
@@ -155,13 +174,14 @@ class TokenStream:
             The updated features.
         """
         self.visits[site] += 1
-        features, self.tokens = self._sites[_key(site)](features, self.tokens, padding)
+        edit = partial(self._edit, site) if self._edit is not None else None
+        features, self.tokens = self._sites[_key(site)](features, self.tokens, padding, edit)
         return features
 
     def prefix(self, site: str) -> Tensor:
         """The tokens of each sample as float [B, K, C], to be inserted into a sequence of that width at a site."""
         self.visits[site] += 1
-        return self._sites[_key(site)](self.tokens)
+        return self._sites[_key(site)](self._edited(site))
 
     def shift(self, logits: Tensor, dim: int = 1) -> Tensor:
         """With placement ``output``, add the task's learned vector to its logits; otherwise return them as they are.
@@ -174,7 +194,7 @@ class TokenStream:
         if _key(site) not in self._sites:
             return logits
         self.visits[site] += 1
-        vector = self._sites[_key(site)](self.tokens.mean(1))
+        vector = self._sites[_key(site)](self._edited(site).mean(1))
         shape = [1] * logits.dim()
         shape[0], shape[dim] = vector.shape
         return logits + vector.view(shape)
@@ -186,7 +206,11 @@ class TokenStream:
             rows: A slice, or int64 [B'] indices that may repeat.
             task: Dataset name of these samples, if they are one task's.
         """
-        return TokenStream(self._sites, self.tokens[rows], Counter(self.visits), self.task if task is None else task)
+        named = self.task if task is None else task
+        return TokenStream(self._sites, self.tokens[rows], Counter(self.visits), named, self._edit)
+
+    def _edited(self, site: str) -> Tensor:
+        return self.tokens if self._edit is None else self._edit(site, self.tokens)
 
     def check(self, expected: Iterable[str]) -> None:
         """Assert that every expected site fired exactly once.
@@ -215,7 +239,13 @@ class Placeholders(nn.Module):
 
     Raises:
         HarnessError: The tokens cannot be shared out among the tasks.
+
+    Attributes:
+        edit: For analyses: is given the name of a site and the tokens, float [B, K, d], as they are there after reading
+            and before anything is made of them, and returns those to go on with.
     """
+
+    edit: Edit | None = None
 
     def __init__(self, config: PlaceholderConfig, sites: Mapping[str, int], tasks: Sequence[str] = ()) -> None:
         super().__init__()
@@ -230,7 +260,7 @@ class Placeholders(nn.Module):
             samples: B, or the number of samples of each task in the order of the batch.
         """
         task = next(iter(samples)) if isinstance(samples, Mapping) and len(samples) == 1 else ""
-        return TokenStream(dict(self.sites.items()), self.bank(samples), task=task)
+        return TokenStream(dict(self.sites.items()), self.bank(samples), task=task, edit=self.edit)
 
 
 def output_site(task: str) -> str:

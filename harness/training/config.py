@@ -10,6 +10,7 @@ from harness.documents import Section
 from harness.errors import suggestion
 from harness.training.balancing import BALANCING
 from harness.training.balancing.config import BalancingConfig, EqualConfig
+from harness.training.placeholders.config import PlaceholderTrainingConfig
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -111,6 +112,7 @@ class TrainingConfig(Section):
     """How the network is trained.
 
     Attributes:
+        placeholders: What placeholder tokens are trained for beside the tasks, and what they stand in for.
         steps: Batches of each task. Under the regime ``joint`` that is the number of optimizer steps; under others
             there are more of these (docs/regimes.md).
         gradient_clip: Largest norm of the whole gradient; None means no clipping.
@@ -138,6 +140,7 @@ class TrainingConfig(Section):
 
     regime: RegimeConfig = RegimeConfig()
     balancing: BalancingConfig = EqualConfig()
+    placeholders: PlaceholderTrainingConfig = PlaceholderTrainingConfig()
     steps: int = Field(ge=1)
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -167,6 +170,9 @@ class TrainingConfig(Section):
         for key, owner in _ONLY_OF_SCHEDULE.items():
             if self.schedule.name != owner:
                 del content["schedule"][key]
+        del content["placeholders"]
+        if switched_on := self.placeholders.science():
+            content["placeholders"] = switched_on
         regime = content["regime"]
         for key, used in (
             ("order", self.regime.order is not None),

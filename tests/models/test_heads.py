@@ -9,7 +9,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from tests_support import batches
+from tests_support import batches, document
 from torch import Tensor
 
 from harness.data.batches import ClassificationBatch, DetectionBatch, SegmentationBatch, VqaBatch
@@ -19,6 +19,7 @@ from harness.models.config import (
     CoAttentionConfig,
     FasterRcnnConfig,
     LookConfig,
+    ModelConfig,
     PlaceholderConfig,
     UperNetConfig,
     ZeroShotConfig,
@@ -29,6 +30,7 @@ from harness.models.heads.faster_rcnn import FasterRcnnHead
 from harness.models.heads.upernet import UperNetHead
 from harness.models.heads.vqa import LookHead
 from harness.models.heads.zero_shot import ZeroShotHead
+from harness.models.network import MultiTaskNetwork, TaskSpec
 from harness.models.text import Words
 
 SHAPE = FeatureShape((8, 16), 32, 20)
@@ -214,3 +216,35 @@ def test_co_attention_learns_answers_that_depend_on_word_and_place_together() ->
         loss.backward()
         optimizer.step()
     assert (head.predict(head.positions(features), batch, asked, None).argmax(1) == answers).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn"])
+def test_outputs_are_the_logits_that_predictions_are_made_of(detector: str) -> None:
+    model = document(0)["model"]
+    model["heads"] = {**model.get("heads", {}), "detection": {"name": detector}}
+    torch.manual_seed(0)
+    specs = {
+        "c": TaskSpec("classification", 5),
+        "d": TaskSpec("detection", 3),
+        "s": TaskSpec("segmentation", 4),
+        "v": TaskSpec("vqa", 7, words=10),
+    }
+    net = MultiTaskNetwork(ModelConfig.model_validate(model), specs).eval()
+    given = batches()
+    found = {}
+    with torch.no_grad():
+        for name, features in net._encode(given):
+            found[name] = net._run(name, "outputs", features, given[name])
+    assert torch.equal(found["c"][0][..., 0, 0], net.predict("c", given["c"]))
+    assert torch.equal(found["v"][0][..., 0, 0], net.predict("v", given["v"]))
+    resized = F.interpolate(found["s"][0], given["s"].images.shape[-2:], mode="bilinear", align_corners=False)
+    assert torch.equal(resized, net.predict("s", given["s"]))
+    strides = model["neck"]["strides"]
+    side = given["d"].images.shape[-1]
+    channels = 3  # classes, or anchors of three aspects
+    assert [tuple(level.shape[1:]) for level in found["d"]] == [(channels, side // s, side // s) for s in strides]
+    if detector == "fcos":
+        best = max(float(level.sigmoid().max()) for level in found["d"])
+        scores = [one["scores"].max() for one in net.predict("d", given["d"]) if len(one["scores"])]
+        assert all(score <= best**0.5 for score in scores)  # sqrt(class score x centerness)
+    assert [net.heads[name].exclusive for name in "cdsv"] == [True, False, True, False]

@@ -254,3 +254,28 @@ def test_rows_of_a_stream_follow_their_samples_and_their_visits() -> None:
 def test_sixteen_tokens_are_the_default() -> None:
     raw = document() | {"model": {"backbone": {"name": "resnet50"}}}
     assert Submission.model_validate(raw).model.placeholders.count == 16
+
+
+@pytest.mark.parametrize("placeholders", [{}, {"placement": "output"}, {"placement": "input"}], ids=str)
+def test_analyses_see_the_tokens_of_every_site_after_reading_and_may_replace_them(placeholders: dict[str, Any]) -> None:
+    net = network(4, placeholders=placeholders).eval()
+    for site in net.placeholders.sites.values():  # fresh sites write nothing
+        if isinstance(site, ExchangeSite):
+            nn.init.normal_(site.up.weight, std=0.1)
+        elif placeholders.get("placement") == "output":
+            nn.init.normal_(site.weight, std=0.1)
+    batch = batches()["s"]
+    plain = net.predict("s", batch)
+    seen: dict[str, torch.Tensor] = {}
+
+    def watch(site: str, tokens: torch.Tensor) -> torch.Tensor:
+        seen[site] = tokens
+        return tokens
+
+    net.placeholders.edit = watch
+    assert torch.equal(net.predict("s", batch), plain)
+    assert seen.keys()
+    assert set(seen) < set(net.site_names())
+    assert all(tokens.shape == (len(batch.ids), 4, net.placeholders.bank.tokens.shape[1]) for tokens in seen.values())
+    net.placeholders.edit = lambda site, tokens: tokens + 1
+    assert not torch.equal(net.predict("s", batch), plain)

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from harness.data.batches import ClassificationBatch
 from harness.models.config import LinearConfig
 from harness.models.features import Features, FeatureShape
-from harness.models.heads.indicator import Indicator
+from harness.models.heads.head import Head
 
 
-class LinearHead(Indicator):
+class LinearHead(Head):
     """Classification: a linear layer on the pooled feature, cross-entropy.
 
     Args:
@@ -40,3 +40,7 @@ class LinearHead(Indicator):
         """Logits, float [B, C]."""
         logits = self.linear(self.dropout(features.pooled))
         return features.stream.shift(logits) if features.stream is not None else logits
+
+    def outputs(self, features: Features, batch: ClassificationBatch) -> tuple[Tensor, ...]:
+        """The logits, as a map of one place: float [B, C, 1, 1]."""
+        return (self.predict(features, batch)[..., None, None],)

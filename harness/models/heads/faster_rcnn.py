@@ -21,7 +21,7 @@ from harness.errors import HarnessError
 from harness.models.config import FasterRcnnConfig
 from harness.models.features import Features, FeatureShape
 from harness.models.heads.detection import Found, contents_of, in_original_images, targets_of
-from harness.models.heads.indicator import Indicator
+from harness.models.heads.head import Head
 from harness.models.placeholders import TokenStream
 
 ASPECTS = (0.5, 1.0, 2.0)
@@ -29,7 +29,7 @@ POOLED = 7  # side of a region's features
 BEFORE_NMS = 2000  # regions per level and image in training; half as many in prediction
 
 
-class FasterRcnnHead(Indicator):
+class FasterRcnnHead(Head):
     """Detection: Faster R-CNN (Ren 2015) with torchvision's region proposals and box head.
 
     As torchvision has it, one level more, subsampled from the coarsest, is searched for regions (Lin 2017).
@@ -42,6 +42,8 @@ class FasterRcnnHead(Indicator):
     Raises:
         HarnessError: The pyramid's strides do not double from level to level.
     """
+
+    exclusive = False
 
     def __init__(self, config: FasterRcnnConfig, shape: FeatureShape, classes: int) -> None:
         super().__init__()
@@ -116,6 +118,15 @@ class FasterRcnnHead(Indicator):
             parts = self._regions.postprocess_detections(logits, offsets, proposals, shapes)
         found = [{"boxes": b, "scores": s, "labels": n} for b, s, n in zip(*parts, strict=True)]
         return in_original_images(found, batch)
+
+    def outputs(self, features: Features, batch: DetectionBatch) -> tuple[Tensor, ...]:
+        """Logits of an object, of whatever class, at every level, finest first: float [B, aspects, h, w] each.
+
+        Classes are only told of regions, which are found in these maps.
+        """
+        with torch.autocast(batch.images.device.type, enabled=False):
+            logits, _ = self._rpn.head([level.float() for level in features.pyramid.values()])
+        return tuple(logits)
 
     def _proposals(
         self, features: Features, batch: DetectionBatch, targets: list[Found] | None

@@ -14,10 +14,10 @@ from harness.data.batches import DetectionBatch
 from harness.models.config import FcosConfig
 from harness.models.features import Features, FeatureShape
 from harness.models.heads.detection import Found, contents_of, in_original_images, targets_of
-from harness.models.heads.indicator import Indicator
+from harness.models.heads.head import Head
 
 
-class FcosHead(Indicator):
+class FcosHead(Head):
     """Detection: FCOS (Tian 2019) as torchvision has it: focal + GIoU + centerness losses, class-wise NMS.
 
     Args:
@@ -25,6 +25,8 @@ class FcosHead(Indicator):
         shape: Feature sizes.
         classes: C; torchvision's labels start at 1, so index 0 of its classifier stays unused.
     """
+
+    exclusive = False
 
     def __init__(self, config: FcosConfig, shape: FeatureShape, classes: int) -> None:
         super().__init__()
@@ -71,6 +73,13 @@ class FcosHead(Indicator):
         shapes = [(height, width) for height, width in contents_of(batch).tolist()]  # boxes are clipped to these
         detections = self._fcos.postprocess_detections(split, [list(a.split(positions)) for a in anchors], shapes)
         return in_original_images(detections, batch)
+
+    def outputs(self, features: Features, batch: DetectionBatch) -> tuple[Tensor, ...]:
+        """Logits of the classes at every level, finest first: float [B, C, h, w] each."""
+        outputs, _ = self._outputs(features, batch.images)
+        levels = outputs["cls_logits"][..., 1:].split(_positions(features), dim=1)
+        sizes = [level.shape[-2:] for level in features.pyramid.values()]
+        return tuple(level.transpose(1, 2).unflatten(2, size) for level, size in zip(levels, sizes, strict=True))
 
     def _outputs(self, features: Features, images: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
         # Losses and box decoding are not safe in half precision.

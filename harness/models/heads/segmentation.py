@@ -11,12 +11,12 @@ from torchvision.models.segmentation.fcn import FCNHead
 from harness.data.batches import SegmentationBatch
 from harness.models.config import FcnConfig
 from harness.models.features import Features, FeatureShape
-from harness.models.heads.indicator import Indicator
+from harness.models.heads.head import Head
 
 IGNORE = 255
 
 
-class SegmentationHead(Indicator, ABC):
+class SegmentationHead(Head, ABC):
     """Per-pixel cross-entropy over C classes, pixels labelled 255 ignored."""
 
     @abstractmethod
@@ -39,10 +39,13 @@ class SegmentationHead(Indicator, ABC):
         """Logits at the size of the batch's images, padding included: float [B, C, H, W]."""
         return self._resized(features, batch, batch.images)
 
-    def _resized(self, features: Features, batch: SegmentationBatch, like: Tensor) -> Tensor:
+    def outputs(self, features: Features, batch: SegmentationBatch) -> tuple[Tensor, ...]:
+        """The logits at the finest level, float [B, C, h, w]."""
         logits = self.logits(features, batch)
-        if features.stream is not None:
-            logits = features.stream.shift(logits)
+        return (features.stream.shift(logits) if features.stream is not None else logits,)
+
+    def _resized(self, features: Features, batch: SegmentationBatch, like: Tensor) -> Tensor:
+        (logits,) = self.outputs(features, batch)
         return F.interpolate(logits, like.shape[-2:], mode="bilinear", align_corners=False)
 
 

@@ -12,7 +12,7 @@ from harness.data.batches import VqaBatch
 from harness.models.attention import position_embedding
 from harness.models.config import LookConfig
 from harness.models.features import Features, FeatureShape
-from harness.models.heads.indicator import Indicator
+from harness.models.heads.head import Head
 from harness.models.placeholders import TokenStream
 from harness.models.text import Words
 
@@ -74,7 +74,7 @@ class Look(nn.Module):
         return tokens.reshape(*tokens.shape[:-1], self.heads, -1)
 
 
-class VqaHead(Indicator, ABC):
+class VqaHead(Head, ABC):
     """Binary cross-entropy of each answer against the accuracy it would get (Teney 2018 §3.7).
 
     Attributes:
@@ -82,6 +82,7 @@ class VqaHead(Indicator, ABC):
     """
 
     sites: dict[str, int]
+    exclusive = False
 
     @abstractmethod
     def positions(self, features: Features) -> Tensor:
@@ -115,6 +116,12 @@ class VqaHead(Indicator, ABC):
         """
         logits = self.logits(image, batch, words, stream)
         return stream.shift(logits) if stream is not None else logits
+
+    def outputs(
+        self, image: Tensor | None, batch: VqaBatch, words: Words, stream: TokenStream | None
+    ) -> tuple[Tensor, ...]:
+        """The logits of the answers, as a map of one place per question: float [Q, A, 1, 1]."""
+        return (self.predict(image, batch, words, stream)[..., None, None],)
 
 
 class LookHead(VqaHead):

@@ -9,10 +9,10 @@ from harness.data.batches import ClassificationBatch
 from harness.models.clip_text import ClassTexts
 from harness.models.config import ZeroShotConfig
 from harness.models.features import Features
-from harness.models.heads.indicator import Indicator
+from harness.models.heads.head import Head
 
 
-class ZeroShotHead(Indicator):
+class ZeroShotHead(Head):
     """Classification: cosine of image and class-name embeddings (CLIP; Radford 2021), cross-entropy.
 
     It has no weights of its own: the image embedding is the backbone's pooled feature, the class embeddings are those
@@ -40,3 +40,7 @@ class ZeroShotHead(Indicator):
         """Logits, float [B, C]."""
         logits = texts.scale * F.normalize(features.pooled, dim=-1) @ texts.embeddings.T + texts.bias
         return features.stream.shift(logits) if features.stream is not None else logits
+
+    def outputs(self, features: Features, batch: ClassificationBatch, texts: ClassTexts) -> tuple[Tensor, ...]:
+        """The logits, as a map of one place: float [B, C, 1, 1]."""
+        return (self.predict(features, batch, texts)[..., None, None],)

@@ -19,7 +19,7 @@ LEAST, MOST = 0.01, 0.99
 class DynamicTaskPrioritization(Balancer):
     """DTP: Σ -(1 - κ_t)^γ log(κ_t) L_t, with κ_t the moving average of how well a task does, from 0.01 to 0.99.
 
-    How well is told by the head for each training batch (see `Indicator`): the share of images classified right, of
+    How well is told by the head for each training batch (see `Head`): the share of images classified right, of
     labelled pixels, the official accuracy of the best answer, for boxes (1 + GIoU) / 2 at positions with a box, or with
     Faster R-CNN the share of regions classified right. It is not made of the loss, whose size says nothing across
     tasks. Weights are those of the steps before; in a task's first step its weight is 1. Source: Guo et al. 2018
