@@ -288,10 +288,11 @@ def study(
     if forecast and as_json:
         _print_json(expected)
         return
-    reporter.say(studies.sentence(prepared, expected))
+    for sentence in (studies.sentence(prepared, expected), *studies.seeds_to_see(prepared)):
+        reporter.say(sentence)
     if forecast:
         return
-    failed = running.run(prepared.files, launcher, jobs, options or [], leaderboard, runs, reporter)
+    failed = studies.execute(prepared, launcher, jobs, options or [], leaderboard, runs, reporter)
     report, written = studies.conclude(prepared, leaderboard)
     if as_json:
         _print_json(report)

@@ -13,6 +13,7 @@ from harness.data.config import TaskConfig
 from harness.data.image_cache import ImageCache, image_cache
 from harness.data.loading import TaskData
 from harness.data.samples import Adapter
+from harness.data.shuffling import ShuffledLabels
 from harness.errors import HarnessError
 from harness.models.class_names import class_names
 from harness.models.network import MultiTaskNetwork, TaskSpec
@@ -98,6 +99,8 @@ def task_data(
     bad, max_words = submission.training.on_bad_image, submission.model.text.max_words
     if not training:
         return TaskData(adapter, config, training, seed, words, max_words, cache, bad)
+    if config.shuffle_labels:
+        adapter = ShuffledLabels(adapter, seed)
     leader = splits.train[config.images_of] if config.images_of is not None else None
     followed = name in submission.leaders().values()
     return TaskData(adapter, config, training, seed, words, max_words, cache, bad, leader=leader, followed=followed)

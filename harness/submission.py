@@ -113,6 +113,11 @@ class Submission(Section):
                     f"tasks: {task.dataset}: {key}: {own!r}, but it takes the images of {task.images_of}, which is fed"
                     f" with {there!r}; leave {key} out"
                 )
+        if task.shuffle_labels:
+            raise ValueError(
+                f"tasks: {task.dataset}: shuffle_labels: with images_of, images are joined to labels by their ids;"
+                " leave one of the two out"
+            )
         if task.fraction < 1:
             raise ValueError(
                 f"tasks: {task.dataset}: fraction: which images are taken depends on a task's own classes; with"
@@ -176,6 +181,8 @@ class Submission(Section):
                 del task["interpolation"]
             if task["images_of"] is None:
                 del task["images_of"]
+            if not task["shuffle_labels"]:
+                del task["shuffle_labels"]
         content["cards"] = {name: card.model_dump(mode="json") for name, card in self.cards().items()}
         for card in content["cards"].values():
             for key in _ONLY_DESCRIBES:

@@ -27,7 +27,7 @@ from harness.evaluation.permutation import permutation_p_value
 from harness.evaluation.resampling import PairedDifference, entry_interval, images_needed, paired_difference
 
 CACHE = Path(".cache") / "resampling.json"
-VERSION = 3  # raised when the same statistics could give another outcome
+VERSION = 4  # raised when the same statistics could give another outcome
 LEVEL = 0.95
 IN_MEMORY = 64  # records whose statistics are kept unpacked
 
@@ -71,6 +71,7 @@ class Paired(BaseModel):
         images: Images in common.
         images_needed: About how many would tell the two apart; None if they are told apart or no number would do.
         paired_seeds: Whether both sides have the same seeds.
+        image_spread: Standard deviation of the difference over draws of images alone.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -83,6 +84,7 @@ class Paired(BaseModel):
     images: int
     images_needed: int | None
     paired_seeds: bool
+    image_spread: float
 
 
 Kind = TypeVar("Kind", bound=BaseModel)
@@ -160,6 +162,7 @@ class Evidence:
                 images=outcome.images,
                 images_needed=images_needed(outcome),
                 paired_seeds=outcome.paired_seeds,
+                image_spread=outcome.image_spread,
             )
 
         return self.outcome(Paired, compute, "paired", (card, a), (card, b))

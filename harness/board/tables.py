@@ -288,7 +288,12 @@ def _pairs(tables: Sequence[dict[str, Any]], entries: Mapping[str, Entry], evide
             for task in table["tasks"]:
                 if (b, a, task["card"]) not in pairs:
                     outcome = evidence.paired(entries[a].records, entries[b].records, task["card"])
-                    pairs[a, b, task["card"]] = {"a": a, "b": b, "card": task["card"], **outcome.model_dump()}
+                    pairs[a, b, task["card"]] = {
+                        "a": a,
+                        "b": b,
+                        "card": task["card"],
+                        **outcome.model_dump(exclude={"image_spread"}),
+                    }
     return list(pairs.values())
 
 

@@ -61,6 +61,8 @@ class TaskConfig(Section):
         images_of: Another task, whose images this one takes in training: the same photographs in the same order,
             transformed alike, so that the network sees each of them once for both. How images are fed is then that
             task's, and need not be said again.
+        shuffle_labels: A negative control: in training every image has the annotations of another one. What is scored
+            is untouched.
     """
 
     dataset: str
@@ -80,6 +82,7 @@ class TaskConfig(Section):
     questions: int = Field(default=6, ge=1)
     weight: float = Field(default=1.0, gt=0)
     images_of: str | None = None
+    shuffle_labels: bool = False
 
     @field_validator("image_size", "cache", mode="before")
     @classmethod
@@ -102,6 +105,8 @@ class TaskConfig(Section):
             raise ValueError("sliding_window: needs resize native")
         if self.cache is not None and self.resize != "stretch":
             raise ValueError(f"cache: needs resize stretch, for with {self.resize} every image has a size of its own")
+        if self.shuffle_labels and self.cache is not None:
+            raise ValueError("shuffle_labels: the cache keeps images with their own labels; leave cache out")
         return self
 
     def check(self, task: Task) -> None:

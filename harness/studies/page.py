@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,10 @@ def markdown(report: Mapping[str, Any]) -> str:
     lines = [f"# {safe_markdown(report['name'])}", ""]
     if report["description"]:
         lines += [safe_markdown(report["description"]), ""]
-    lines += [f"**Rule.** {safe_markdown(report['rule'])}", "", "## Verdicts", ""]
+    lines += [f"**Rule.** {safe_markdown(report['rule'])}", ""]
+    if report["claims"]:
+        lines += ["## Claims", "", *_claims(report["claims"]), ""]
+    lines += ["## Verdicts", ""]
     lines += [f"- {safe_markdown(sentence)}" for sentence in report["verdicts"]]
     cards = _cards(report)
     header = ["arm", *cards, "Δm to baseline", "Δm to single tasks", "seeds", "parameters", "training"]
@@ -54,8 +57,18 @@ def markdown(report: Mapping[str, Any]) -> str:
         cells += [_relative(arm["delta_m"]), _relative(arm["delta_m_single"]), _seeds(arm)]
         cells += [quantity(arm["cost"].get("parameters")), duration(arm["cost"].get("train_seconds"))]
         lines += _row(cells)
-    lines += ["", f"## Differences to {safe_markdown(report['baseline'])}", ""]
-    header = ["arm", "task", "difference", "95% interval", "p (Holm)", "outcome", "detectable", "by seed"]
+    lines += ["", "## Differences", ""]
+    header = [
+        "arm",
+        "compared with",
+        "task",
+        "difference",
+        "95% interval",
+        "p (Holm)",
+        "outcome",
+        "detectable",
+        "by seed",
+    ]
     lines += [
         "Percentage points on the same images and seeds. *Detectable*: the smallest true difference that the most "
         "demanding of the corrected tests would have told apart with 80% power.",
@@ -66,6 +79,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         lines += _row(
             [
                 safe_markdown(one["arm"]),
+                safe_markdown(one["against"]),
                 safe_markdown(one["card"]),
                 points(one["difference"]),
                 f"{points(one['low'])} to {points(one['high'])}",
@@ -104,11 +118,18 @@ def html(report: Mapping[str, Any]) -> str:
     }
     changes = [arm[key] for arm in report["arms"] for key in ("delta_m", "delta_m_single") if arm[key]]
     reach = max((max(abs(change["low"]), abs(change["high"])) for change in changes), default=0.0)
+    widest = max(
+        (max(abs(one["low"]), abs(one["high"])) for c in report["claims"] for t in c["tasks"] for one in t["against"]),
+        default=0.0,
+    )
     return environment.get_template("study.html").render(
         policy=f"default-src 'none'; style-src '{_digest(style)}'; base-uri 'none'; form-action 'none'",
         style=Markup(style),  # noqa: S704 - the package's own file
         report=report,
         cards=cards,
+        claims=[
+            {**claim, "tasks": [_with_bars(task, widest) for task in claim["tasks"]]} for claim in report["claims"]
+        ],
         arms=[
             {
                 **arm,
@@ -123,16 +144,28 @@ def html(report: Mapping[str, Any]) -> str:
             }
             for arm in report["arms"]
         ],
-        contrasts=[
-            one
-            | {
-                "bar": charts.forest_bar(
-                    one["difference"], one["low"], one["high"], extents[one["card"]], one["verdict"] != "not told apart"
-                )
-            }
-            for one in report["contrasts"]
-        ],
+        contrasts=[one | {"bar": _forest(one, extents[one["card"]], one["verdict"])} for one in report["contrasts"]],
     )
+
+
+def _with_bars(task: Mapping[str, Any], reach: float) -> dict[str, Any]:
+    return {**task, "against": [one | {"bar": _forest(one, reach, task["verdict"])} for one in task["against"]]}
+
+
+def _forest(one: Mapping[str, Any], reach: float, verdict: str) -> Markup:
+    return charts.forest_bar(one["difference"], one["low"], one["high"], reach, verdict != "not told apart")
+
+
+def _claims(claims: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [f"- **{safe_markdown(one['sentence'])}**" for one in claims]
+    lines += ["", *_row(["claim", "task", "outcome", "p (Holm)", "against each", "p of each"]), "|" + " --- |" * 6]
+    for number, claim in enumerate(claims, 1):
+        for task in claim["tasks"]:
+            against = [f"{safe_markdown(one['against'])} {points(one['difference'])}" for one in task["against"]]
+            each = [f"{one['p_value']:.3g}" for one in task["against"]]
+            cells = [str(number), safe_markdown(task["card"]), task["verdict"], f"{task['p_holm']:.3f}"]
+            lines += _row([*cells, "<br>".join(against), "<br>".join(each)])
+    return lines
 
 
 def _cards(report: Mapping[str, Any]) -> list[str]:
@@ -149,6 +182,8 @@ def _relative(change: Mapping[str, float] | None) -> str:
 
 def _seeds(arm: Mapping[str, Any]) -> str:
     text = ", ".join(map(str, arm["seeds"])) or "none"
+    if arm["stopped"]:
+        return f"{text} (stopped: the others would hardly change what is said)"
     return f"{text} (missing {', '.join(map(str, arm['missing_seeds']))})" if arm["missing_seeds"] else text
 
 

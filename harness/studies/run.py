@@ -30,7 +30,8 @@ def submissions(arms: Mapping[str, Arm], folder: Path, single_tasks: bool) -> li
         write_text(file, yaml.safe_dump(arm.submission.resolved(), sort_keys=False, allow_unicode=True))
         files.append(file)
     if single_tasks:
-        files += [file for arm in arms.values() for file in single_task.write(arm.submission, folder)]
+        for arm in sorted(arms.values(), key=lambda arm: len(arm.submission.seeds)):  # most seeds last: they stay
+            files += single_task.write(arm.submission, folder)
     return list(dict.fromkeys(files))
 
 

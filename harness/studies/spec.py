@@ -19,6 +19,44 @@ Changes = dict[str, Any]
 MAX_ARMS = 1000
 
 
+class Claim(Section):
+    """What a study is to decide, stated beforehand.
+
+    Attributes:
+        claim: In a sentence.
+        arm: It says that this arm is better
+        beats: than each of these: the plain network first, then the controls.
+    """
+
+    claim: str = Field(min_length=1, max_length=300)
+    arm: Name
+    beats: tuple[Name, ...] = Field(min_length=1)
+
+
+class Stop(Section):
+    """When an arm gets no more seeds.
+
+    Attributes:
+        after: Seeds that every arm gets in any case.
+        risk: No more are run where the probability is at most this that they would change what is said of the arm.
+    """
+
+    after: int = Field(default=3, ge=2)
+    risk: float = Field(default=0.05, gt=0, lt=0.5)
+
+
+class Expected(Section):
+    """What is expected on a task beforehand, in fractions of 1.
+
+    Attributes:
+        effect: The difference to be seen.
+        spread: Standard deviation of the paired difference from seed to seed.
+    """
+
+    effect: float = Field(gt=0, lt=1)
+    spread: float = Field(gt=0, lt=1)
+
+
 class Study(Section):
     """Arms that differ in one thing each, and the baseline that they are compared with.
 
@@ -28,9 +66,15 @@ class Study(Section):
         base: The submission that all arms start from, relative to the study's file.
         seeds: Every arm is trained with each of them.
         arms: Changes by arm, as `--set` takes them: ``{mmoe: {model.sharing.name: mmoe}}``; ``{}`` changes nothing.
+            ``seeds`` among them replaces the study's.
         grid: Every combination of one level of each factor is an arm, too, called after its levels:
             ``{sharing: {hard: {}, mmoe: {...}}, balancing: {equal: {}, dwa: {...}}}``.
-        baseline: The arm that all others are compared with.
+        baseline: The arm that all others are compared with,
+        against: but for these: arm → the one that it is compared with instead.
+        claims: What the study is to decide.
+        stop: When an arm gets no more seeds; None: it gets all.
+        expected: By data set, for the number of seeds that a claim needs.
+        hours: Accelerator hours of one run, where nothing on the board tells what a run costs.
         single_tasks: Also train each task alone, for Δm against single-task models.
     """
 
@@ -41,6 +85,11 @@ class Study(Section):
     arms: dict[Name, Changes] = Field(default_factory=dict)
     grid: dict[Name, dict[Name, Changes]] = Field(default_factory=dict)
     baseline: str
+    against: dict[Name, Name] = Field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
+    stop: Stop | None = None
+    expected: dict[str, Expected] = Field(default_factory=dict)
+    hours: float | None = Field(default=None, gt=0)
     single_tasks: bool = False
 
     @model_validator(mode="after")
@@ -60,7 +109,24 @@ class Study(Section):
             raise ValueError("arms: a study compares two arms at least")
         if self.baseline not in changes:
             raise ValueError(f"baseline: {self.baseline!r} is not an arm{suggestion(self.baseline, changes, '')}")
+        named = [("against", one) for pair in self.against.items() for one in pair]
+        named += [("claims", one) for claim in self.claims for one in (claim.arm, *claim.beats)]
+        for place, name in named:
+            if name not in changes:
+                raise ValueError(f"{place}: {name!r} is not an arm{suggestion(name, changes, '')}")
+        if self.baseline in self.against:
+            raise ValueError(f"against: {self.baseline!r} is the baseline, which is compared with nothing")
+        for arm, other in self.references().items():
+            if arm == other:
+                raise ValueError(f"against: {arm!r} cannot be compared with itself")
+        for claim in self.claims:
+            if claim.arm in claim.beats:
+                raise ValueError(f"claims: {claim.arm!r} cannot beat itself")
         return self
+
+    def references(self) -> dict[str, str]:
+        """The arm that each arm is compared with; the baseline is compared with none."""
+        return {name: self.against.get(name, self.baseline) for name in self.changes() if name != self.baseline}
 
     def changes(self) -> dict[str, Changes]:
         """What each arm changes in the base, by arm.
@@ -122,7 +188,8 @@ def arms_of(
     found: dict[str, Arm] = {}
     known: dict[str, str] = {}
     for name, changes in study.changes().items():
-        entry = {"name": f"{study.name}-{name}", "seeds": list(seeds or study.seeds)}
+        own = changes.get("seeds", list(study.seeds))
+        entry = {"name": f"{study.name}-{name}", "seeds": list(seeds) if seeds else own}
         try:
             submission = load_submission(path.parent / study.base, overrides, {**changes, **entry})
         except HarnessError as error:
@@ -137,7 +204,12 @@ def arms_of(
 
 
 def _comparable(path: Path, study: Study, arms: Mapping[str, Arm]) -> None:
-    base = {task.dataset for task in arms[study.baseline].submission.tasks}
-    for name, arm in arms.items():
-        if not base & {task.dataset for task in arm.submission.tasks}:
-            raise HarnessError(f"{path}: arm {name} has no task in common with the baseline {study.baseline}")
+    pairs = [*study.references().items(), *((claim.arm, other) for claim in study.claims for other in claim.beats)]
+    for name, other in pairs:
+        sides = [{task.dataset for task in arms[arm].submission.tasks} for arm in (name, other)]
+        if not set.intersection(*sides):
+            raise HarnessError(f"{path}: arm {name} has no task in common with {other}, which it is compared with")
+    known = {task.dataset for arm in arms.values() for task in arm.submission.tasks}
+    for card in study.expected:
+        if card not in known:
+            raise HarnessError(f"{path}: expected: {card!r} is no task of this study{suggestion(card, known, '')}")

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.board.text import duration
-from harness.studies import page
+from harness.progress import Reporter
+from harness.studies import page, run
+from harness.studies.power import seeds_needed
 from harness.studies.report import report
-from harness.studies.run import submissions
 from harness.studies.spec import Arm, Study, arms_of, load_study
 
 
@@ -22,11 +23,13 @@ class Prepared:
         study: The study.
         arms: Its arms, by name.
         files: The submissions to run, those of single tasks too.
+        folder: Where they lie.
     """
 
     study: Study
     arms: dict[str, Arm]
     files: list[Path]
+    folder: Path
 
 
 def prepare(file: Path, seeds: Sequence[int] | None, overrides: Sequence[str], runs: Path) -> Prepared:
@@ -43,7 +46,69 @@ def prepare(file: Path, seeds: Sequence[int] | None, overrides: Sequence[str], r
     """
     study = load_study(file)
     arms = arms_of(study, file, tuple(seeds) if seeds is not None else None, tuple(overrides))
-    return Prepared(study, arms, submissions(arms, runs / "studies" / study.name, study.single_tasks))
+    folder = runs / "studies" / study.name
+    return Prepared(study, arms, run.submissions(arms, folder, study.single_tasks), folder)
+
+
+def execute(
+    prepared: Prepared,
+    launcher: str | None,
+    jobs: int | None,
+    options: Sequence[str],
+    board: Path,
+    runs: Path,
+    reporter: Reporter,
+) -> list[str]:
+    """Train what is missing; where the study has a rule for stopping, seed by seed until it is met.
+
+    Args:
+        prepared: The study.
+        launcher: As `harness.studies.run.run` takes it.
+        jobs: As the launchers take it.
+        options: As the launchers take them.
+        board: The leaderboard's folder.
+        runs: Folder of run folders.
+        reporter: Shows progress.
+
+    Returns:
+        A sentence about each run that failed.
+
+    Raises:
+        HarnessError: A submission is not valid, or without a launcher a run failed.
+    """
+    study, arms = prepared.study, prepared.arms
+    if study.stop is None:
+        return run.run(prepared.files, launcher, jobs, options, board, runs, reporter)
+    most = max(len(arm.submission.seeds) for arm in arms.values())
+    running = set(arms)
+    for seeds in range(min(study.stop.after, most), most + 1):
+        part = {name: first_seeds(arm, seeds) for name, arm in arms.items() if name in running}
+        files = run.submissions(part, prepared.folder, study.single_tasks)
+        failed = run.run(files, launcher, jobs, options, board, runs, reporter)
+        if failed or seeds == most:
+            return failed
+        running = unsettled(prepared, board)
+        for name in sorted(set(part) - running):
+            if seeds < len(arms[name].submission.seeds):
+                reporter.say(f"{study.name}: {name} stops after {seeds} seeds: more would hardly change what is said")
+        if not running:
+            break
+    return []
+
+
+def first_seeds(arm: Arm, seeds: int) -> Arm:
+    """An arm with its first seeds only."""
+    return Arm(arm.name, arm.submission.model_copy(update={"seeds": arm.submission.seeds[:seeds]}))
+
+
+def unsettled(prepared: Prepared, board: Path) -> set[str]:
+    """The arms that need more seeds: those of which something else may yet be said, and what they are compared with."""
+    study = prepared.study
+    documents = report(study, prepared.arms, board)["arms"]
+    open_ = {one["arm"] for one in documents if one["missing_seeds"] and one["against"] and not one["stopped"]}
+    compared = {study.references()[name] for name in open_}
+    claimed = {name for claim in study.claims if claim.arm in open_ for name in (claim.arm, *claim.beats)}
+    return open_ | compared | claimed
 
 
 def conclude(prepared: Prepared, board: Path) -> tuple[dict[str, Any], list[Path]]:
@@ -58,9 +123,29 @@ def conclude(prepared: Prepared, board: Path) -> tuple[dict[str, Any], list[Path
 
 def sentence(prepared: Prepared, expected: dict[str, Any]) -> str:
     """What is missing and what it costs, in words."""
-    text = f"{prepared.study.name}: {expected['runs']} runs, {expected['done']} done, {expected['missing']} to do"
+    study = prepared.study
+    text = f"{study.name}: {expected['runs']} runs, {expected['done']} done, {expected['missing']} to do"
     if not expected["missing"]:
         return text
-    if expected["seconds"] is None:
-        return f"{text}; what they cost is known after the first"
-    return f"{text}, about {duration(expected['seconds'])} one after another"
+    if study.stop is not None:
+        text += ", or fewer if seeds settle it early"
+    if expected["seconds"] is not None:
+        return f"{text}, about {duration(expected['seconds'])} one after another"
+    if study.hours is not None:
+        return f"{text}, about {study.hours * expected['missing']:,.0f} accelerator hours ({study.hours:g} for each)"
+    return f"{text}; what they cost is known after the first"
+
+
+def seeds_to_see(prepared: Prepared) -> list[str]:
+    """How many seeds the study's claims need, in words, where it says what is expected."""
+    study = prepared.study
+    claims = max(1, len(study.claims))
+    sentences = []
+    for card, one in study.expected.items():
+        needed = seeds_needed(one.effect, one.spread, claims * len(study.expected))
+        words = f"{needed} paired seeds" if needed is not None else "more than a thousand seeds"
+        sentences.append(
+            f"{card}: to see {100 * one.effect:+.1f} points with 80% power takes {words}, if the difference scatters by"
+            f" {100 * one.spread:.2f} points from seed to seed"
+        )
+    return sentences

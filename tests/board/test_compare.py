@@ -24,6 +24,7 @@ def paired(difference: float, low: float, high: float, needed: int | None = None
         images=500,
         images_needed=needed,
         paired_seeds=True,
+        image_spread=0.01,
     )
 
 

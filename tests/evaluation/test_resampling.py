@@ -9,6 +9,7 @@ from coco_oracle import random_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import stats
 
 from harness.errors import HarnessError
 from harness.evaluation import detection
@@ -17,6 +18,7 @@ from harness.evaluation.classification import ClassificationResult, evaluate
 from harness.evaluation.metric import Result
 from harness.evaluation.resampling import (
     LEVEL,
+    _paired,
     draw_weights,
     entry_interval,
     holm,
@@ -135,6 +137,28 @@ def test_seeds_that_differ_alike_on_both_sides_cancel_when_they_are_paired() -> 
     assert paired.p_value < 0.05 < unpaired.p_value
     assert (paired.seeds, unpaired.seeds) == (3, 3)
     assert images_needed(unpaired) is None  # the spread is the seeds', and more images would not shrink it
+
+
+def test_where_images_add_nothing_the_p_value_of_several_seeds_is_that_of_a_paired_t_test() -> None:
+    a, b = np.array([0.74, 0.71, 0.76, 0.73]), np.array([0.70, 0.69, 0.70, 0.71])
+    found = _paired([a, b], [np.repeat(side[:, None], 500, axis=1) for side in (a, b)], seed=0, images=100)
+    assert found.p_value == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-9)
+
+
+def test_the_p_value_of_several_seeds_is_the_share_beyond_zero_of_images_and_seeds_together() -> None:
+    generator = np.random.default_rng(5)
+    a, b = np.array([0.62, 0.58, 0.60]), np.array([0.55, 0.57, 0.56])
+    noise = generator.normal(0, 0.02, 4000)
+    found = _paired([a, b], [a[:, None] + noise, np.repeat(b[:, None], 4000, axis=1)], seed=0, images=100)
+    spread = (a - b).std(ddof=1) / 3**0.5
+    drawn = 0.04 + np.tile(noise, 500) + spread * generator.standard_t(2, 2_000_000)
+    assert found.p_value == pytest.approx(2 * (drawn <= 0).mean(), rel=0.02)
+
+
+def test_several_seeds_can_pass_the_correction_of_a_large_family() -> None:
+    a, b = (np.array(side) for side in ([0.80, 0.81, 0.80, 0.79, 0.80], [0.60, 0.61, 0.60, 0.59, 0.61]))
+    found = _paired([a, b], [np.repeat(side[:, None], 1000, axis=1) for side in (a, b)], seed=0, images=100)
+    assert found.p_value * 500 < 0.05  # 1,000 draws alone would show nothing below 0.002
 
 
 def test_images_needed_is_about_what_the_formula_of_a_mean_says() -> None:

@@ -133,7 +133,7 @@ def test_the_report_compares_over_common_seeds_and_corrects_over_the_whole_study
         assert (one["low"], one["high"], one["p_value"]) == (task.paired.low, task.paired.high, task.paired.p_value)
     assert [one["p_holm"] for one in made["contrasts"]] == holm([one["p_value"] for one in made["contrasts"]])
     (sentence,) = made["verdicts"]
-    assert sentence.startswith(f"tokens: better on {CARDS[0]} (+")
+    assert sentence.startswith(f"tokens against plain: better on {CARDS[0]} (+")
     assert f"not told apart on {CARDS[1]} (" in sentence
     assert made["arms"][1]["delta_m"] == pytest.approx(against.delta_m.model_dump(exclude={"tasks"}))  # type: ignore[union-attr]
     assert made["arms"][0]["delta_m"] is None
@@ -159,7 +159,7 @@ def test_missing_seeds_are_told_and_left_out_on_both_sides(tmp_path: Path) -> No
     assert {tuple(one["seeds"]) for one in made["contrasts"]} == {(1,)}
     assert "One seed speaks of these trained weights" in made["verdicts"][0]
     empty = report(load_study(path), found, tmp_path / "nothing")
-    assert empty["verdicts"] == ["tokens: nothing to compare yet."]
+    assert empty["verdicts"] == ["tokens: nothing to compare with plain yet."]
     assert "missing 0, 1" in markdown(empty)
     assert "missing 0, 1" in html(empty)
 
@@ -211,7 +211,7 @@ def test_a_study_runs_what_is_missing_and_writes_its_report(command: Command, tm
     done = command(*changed)
     assert done.returncode == 0, done.stderr
     assert "tiny: 2 runs, 0 done, 2 to do" in done.stderr
-    assert done.stdout.startswith("tokens: ")
+    assert done.stdout.startswith("tokens against plain: ")
     folder = tmp_path / "leaderboard" / "studies" / "tiny"
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert set(before) == {"report.json", "report.md", "report.html"}
