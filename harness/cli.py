@@ -37,7 +37,7 @@ BoardOption = Annotated[Path, typer.Option("--leaderboard", help="Folder of reco
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of checkpoints, logs and predictions.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
-_LISTINGS = "datasets, adapters, backbones, sharing, balancing, regimes, heads or placeholders"
+_LISTINGS = "datasets, adapters, backbones, sharing, balancing, regimes, heads, placeholders or controls"
 FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Submissions (YAML).")]
 LauncherOption = Annotated[
     str | None, typer.Option("--launcher", help="Run every seed as a job of its own: local, slurm or ray.")

@@ -23,7 +23,7 @@ def list_rows(
     """Rows of a listing, each with at least ``name``.
 
     Args:
-        kind: datasets, adapters, backbones, sharing, balancing, regimes, heads or placeholders.
+        kind: datasets, adapters, backbones, sharing, balancing, regimes, heads, placeholders or controls.
         name_filter: Only names that contain this text.
         library: backbones: of this library only.
         check: backbones: find out what each model can do, however many there are. Without it up to 64 new ones are
@@ -139,6 +139,12 @@ def _placeholders() -> list[Row]:
     return [{"name": name, "default": str(field.default)} for name, field in PlaceholderConfig.model_fields.items()]
 
 
+def _controls() -> list[Row]:
+    from harness.controls import DESCRIPTIONS
+
+    return [{"name": name, "about": about} for name, about in DESCRIPTIONS.items()]
+
+
 _KINDS: dict[str, Callable[[], list[Row]]] = {
     "datasets": _datasets,
     "adapters": _adapters,
@@ -147,4 +153,5 @@ _KINDS: dict[str, Callable[[], list[Row]]] = {
     "regimes": _regimes,
     "heads": _heads,
     "placeholders": _placeholders,
+    "controls": _controls,
 }

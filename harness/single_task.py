@@ -10,7 +10,7 @@ from harness.atomic import write_text
 from harness.submission import Submission
 
 
-def single_task(submission: Submission, dataset: str) -> Submission:
+def single_task(submission: Submission, dataset: str, tokens: bool = False) -> Submission:
     """One task of a submission by itself, without anything that serves several tasks.
 
     Backbone, neck, the task's head, data, batch size, steps, optimizer and schedule stay. Placeholder tokens, sharing,
@@ -19,6 +19,7 @@ def single_task(submission: Submission, dataset: str) -> Submission:
     Args:
         submission: Of several tasks.
         dataset: The task's data set.
+        tokens: Keep the placeholder tokens all the same, for what they do to a network of one task.
 
     Returns:
         A submission that two submissions have in common if they differ in nothing but how tasks are learned together.
@@ -27,7 +28,9 @@ def single_task(submission: Submission, dataset: str) -> Submission:
     task = next(task for task in content["tasks"] if task["dataset"] == dataset) | {"weight": 1.0, "images_of": None}
     kind = submission.cards()[dataset].task
     model, training = content["model"], content["training"]
-    model |= {"placeholders": {"count": 0}, "sharing": {"name": "hard"}, "heads": {kind: model["heads"][kind]}}
+    if not (tokens and submission.model.placeholders.count):
+        model |= {"placeholders": {"count": 0}}
+    model |= {"sharing": {"name": "hard"}, "heads": {kind: model["heads"][kind]}}
     training |= {"regime": {"name": "joint"}, "balancing": {"name": "equal"}}
     backbone = submission.model.backbone.name.split("/")[-1]
     name = f"single-{dataset}-{backbone}"

@@ -11,6 +11,7 @@ import orjson
 from pydantic import Field, field_validator, model_validator
 
 from harness.cards import DatasetCard, load_card
+from harness.controls import Control, controlled
 from harness.data.config import FEEDING, TaskConfig
 from harness.documents import Section, load_yaml, parse, parse_yaml
 from harness.errors import HarnessError, suggestion
@@ -39,6 +40,8 @@ class Submission(Section):
         evaluation: The scoring.
         seeds: Each seed is one run and one record.
         tracking: Experiment tracking.
+        control: Make the matched control of this submission instead, called ``<name>-<control>``
+            (``harness ls controls``).
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
@@ -49,6 +52,7 @@ class Submission(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
     tracking: TrackingConfig = TrackingConfig()
+    control: Control | None = None
 
     @field_validator("seeds")
     @classmethod
@@ -170,7 +174,7 @@ class Submission(Section):
         and checkpoints, the number of loader processes, and where features of a frozen backbone are kept.
         """
         content = self.resolved()
-        for key in ("name", "description", "seeds", "tracking"):
+        for key in ("name", "description", "seeds", "tracking", "control"):
             del content[key]
         content["training"] = self.training.science()
         del content["model"]["backbone"]["feature_cache"]
@@ -219,13 +223,38 @@ def load_submission(path: Path, overrides: Sequence[str] = (), values: Mapping[s
     Raises:
         HarnessError: The file or an override is not valid; the message names file, field and value.
     """
+    submission = parse(Submission, _read(path, overrides, values or {}), str(path))
+    submission = submission.model_copy(update={"tasks": _with_interpolation(submission)})
+    return submission if submission.control is None else _controlled(submission, str(path))
+
+
+def read_control(path: Path, overrides: Sequence[str] = ()) -> str | None:
+    """Which control a file asks for, if any. `load_submission` gives the control itself, which asks for none."""
+    return _read(path, overrides, {}).get("control")
+
+
+def _read(path: Path, overrides: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:
     data = load_yaml(path)
     for override in overrides:
         _apply(data, *_read_override(override))
-    for key, value in (values or {}).items():
+    for key, value in values.items():
         _apply(data, key, value, key)
-    submission = parse(Submission, data, str(path))
-    return submission.model_copy(update={"tasks": _with_interpolation(submission)})
+    return data
+
+
+def _controlled(submission: Submission, source: str) -> Submission:
+    """The control that a submission asks for, in its place."""
+
+    def macs(document: Mapping[str, Any]) -> int:
+        from harness.step_costs import step_macs  # loads the libraries of deep learning, so only where it is asked
+
+        return step_macs(Submission.model_validate(document))
+
+    try:
+        document = controlled(str(submission.control), submission.resolved(), macs)
+    except HarnessError as error:
+        raise HarnessError(f"{source}: {error}") from None
+    return parse(Submission, document, f"{source} (as control {submission.control})")
 
 
 def _with_interpolation(submission: Submission) -> tuple[TaskConfig, ...]:

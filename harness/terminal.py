@@ -137,6 +137,8 @@ def print_validation(report: dict[str, Any], console: Console) -> None:
         cells = {**row, "macs": f"{row['macs'] / 1e6:,.1f} M"}
         table.add_row(*(f"{v:,}" if isinstance(v, int) else str(v) for v in cells.values()))
     console.print(table)
+    if report["control"] is not None:
+        _print_match(report["control"], console)
     if not report["attachments"]:
         console.print("placeholder sites: none\n")
         return
@@ -147,3 +149,18 @@ def print_validation(report: dict[str, Any], console: Console) -> None:
         table.add_row(row["site"], row["what"], str(row["stride"]), f"{row['parameters']:,}")
     console.print(table)
     console.print()
+
+
+def _print_match(sides: dict[str, Any], console: Console) -> None:
+    """A control beside what it is a control of."""
+    table = Table(title="match of the control", title_justify="left")
+    table.add_column("")
+    for heading in ("parameters", "trainable", "MACs of all steps (forward)"):
+        table.add_column(heading, justify="right")
+    for side in sides.values():
+        table.add_row(side["name"], *(f"{side[key]:,}" for key in ("parameters", "trainable", "macs")))
+    base, control = sides["submission"], sides["control"]
+    table.add_row(
+        "difference", *(f"{100 * (control[key] / base[key] - 1):+.2f}%" for key in ("parameters", "trainable", "macs"))
+    )
+    console.print(table)

@@ -12,7 +12,8 @@ from harness.errors import HarnessError
 from harness.models.network import MultiTaskNetwork
 from harness.models.trunk import Trunk
 from harness.run_data import build_network, open_data, task_data
-from harness.submission import load_submission
+from harness.step_costs import step_macs
+from harness.submission import Submission, load_submission, read_control
 from harness.training.balancing.base import Setting, build_balancer
 from harness.training.costs import macs_per_image
 from harness.training.devices import check_batches
@@ -27,12 +28,14 @@ def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     Returns:
         A report of plain JSON values: parameters by part and how many of them are trained, the backbone's stages and
-        the pyramid's strides, tasks with their sizes and MACs, and where placeholder tokens come in.
+        the pyramid's strides, tasks with their sizes and MACs, where placeholder tokens come in, and of a control how
+        well it matches the submission.
 
     Raises:
         HarnessError: The first problem found.
     """
     submission = load_submission(file, overrides)
+    asked = read_control(file, overrides)
     check_batches(submission, processes=1)
     build_balancer(submission.training.balancing, Setting({task.dataset: task.weight for task in submission.tasks}))
     splits = open_data(submission)
@@ -67,7 +70,23 @@ def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         "tasks": tasks,
         "sites": network.site_names(),
         "attachments": _attachments(network),
+        "control": None if asked is None else _match(load_submission(file, [*overrides, "control=null"]), submission),
     }
+
+
+def _match(submission: Submission, control: Submission) -> dict[str, Any]:
+    """How well a control matches what it is a control of: parameters, and multiply-adds of all training steps."""
+    sides = {}
+    for side, one in (("submission", submission), ("control", control)):
+        with torch.random.fork_rng(devices=[]):
+            network = build_network(one, open_data(one))
+        sides[side] = {
+            "name": one.name,
+            "parameters": sum(network.parameters_by_part().values()),
+            "trainable": sum(network.parameters_by_part(trainable=True).values()),
+            "macs": step_macs(one) * one.training.steps,
+        }
+    return sides
 
 
 def _stages(network: MultiTaskNetwork) -> list[dict[str, Any]]:

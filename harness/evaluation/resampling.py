@@ -167,6 +167,38 @@ def paired_difference(a: Sequence[Result], b: Sequence[Result], draws: int = 100
     return _paired(estimates, drawn, seed, len(a[0].ids))
 
 
+def interaction(
+    first: tuple[Sequence[Result], Sequence[Result]],
+    second: tuple[Sequence[Result], Sequence[Result]],
+    draws: int = 1000,
+    seed: int = 0,
+) -> PairedDifference:
+    """Whether a change does more in one setting than in another: (a - b) - (c - d) on the same images.
+
+    As `paired_difference`, of differences: each setting's difference is taken seed by seed, so all four sides must have
+    the same seeds, in the same order.
+
+    Args:
+        first: Results with the change and without it in the one setting, one per training seed.
+        second: Likewise in the other.
+        draws: Bootstrap draws, at least 2.
+        seed: Of the draws.
+
+    Returns:
+        `a` and `b` are the differences in the two settings.
+
+    Raises:
+        HarnessError: No results, results of different metrics or images, or unequal numbers of seeds.
+    """
+    sides = [*first, *second]
+    _check([one for side in sides for one in side], draws, [len(side) for side in sides])
+    if len({len(side) for side in sides}) > 1:
+        raise HarnessError(f"resampling: {[len(side) for side in sides]} seeds cannot be paired; give equal numbers")
+    estimates, drawn = _reduce(sides, draws, seed)
+    changes = [estimates[0] - estimates[1], estimates[2] - estimates[3]]
+    return _paired(changes, [drawn[0] - drawn[1], drawn[2] - drawn[3]], seed, len(sides[0][0].ids), tail=True)
+
+
 def paired_breakdown(
     a: Sequence[Result], b: Sequence[Result], kind: str, draws: int = 1000, seed: int = 0
 ) -> dict[str, PairedDifference]:

@@ -38,6 +38,8 @@ def markdown(report: Mapping[str, Any]) -> str:
     lines += [f"**Rule.** {safe_markdown(report['rule'])}", ""]
     if report["claims"]:
         lines += ["## Claims", "", *_claims(report["claims"]), ""]
+    if report["interactions"]:
+        lines += ["## Does it do more?", "", *_interactions(report["interactions"]), ""]
     lines += ["## Verdicts", ""]
     lines += [f"- {safe_markdown(sentence)}" for sentence in report["verdicts"]]
     cards = _cards(report)
@@ -122,6 +124,7 @@ def html(report: Mapping[str, Any]) -> str:
         (max(abs(one["low"]), abs(one["high"])) for c in report["claims"] for t in c["tasks"] for one in t["against"]),
         default=0.0,
     )
+    furthest = max((max(abs(one["low"]), abs(one["high"])) for one in report["interactions"]), default=0.0)
     return environment.get_template("study.html").render(
         policy=f"default-src 'none'; style-src '{_digest(style)}'; base-uri 'none'; form-action 'none'",
         style=Markup(style),  # noqa: S704 - the package's own file
@@ -144,6 +147,7 @@ def html(report: Mapping[str, Any]) -> str:
             }
             for arm in report["arms"]
         ],
+        interactions=[one | {"bar": _forest(one, furthest, one["verdict"])} for one in report["interactions"]],
         contrasts=[one | {"bar": _forest(one, extents[one["card"]], one["verdict"])} for one in report["contrasts"]],
     )
 
@@ -165,6 +169,17 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> list[str]:
             each = [f"{one['p_value']:.3g}" for one in task["against"]]
             cells = [str(number), safe_markdown(task["card"]), task["verdict"], f"{task['p_holm']:.3f}"]
             lines += _row([*cells, "<br>".join(against), "<br>".join(each)])
+    return lines
+
+
+def _interactions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [*_row(["question", "task", "here", "there", "difference", "95% interval", "p (Holm)", "outcome"])]
+    lines.append("|" + " --- |" * 8)
+    for one in rows:
+        cells = [safe_markdown(one["question"]), safe_markdown(one["card"])]
+        cells += [points(one[key]) for key in ("first", "second", "difference")]
+        cells += [f"{points(one['low'])} to {points(one['high'])}", f"{one['p_holm']:.3f}", one["verdict"]]
+        lines += _row(cells)
     return lines
 
 

@@ -14,6 +14,7 @@ from harness.board.relative import against_single_tasks, relative_change
 from harness.board.text import percent
 from harness.studies.claims import judged
 from harness.studies.contrasts import SIGNIFICANCE, compared, corrected, records_of, value
+from harness.studies.interactions import answered
 from harness.studies.spec import Arm, Study
 from harness.studies.stopping import chances_of_change, settled
 
@@ -63,6 +64,7 @@ def report(study: Study, arms: Mapping[str, Arm], board: Path, draws: int = 1000
         "rule": _rule(study, len(contrasts)),
         "draws": draws,
         "claims": claims,
+        "interactions": answered(study.interactions, found, evidence),
         "arms": documents,
         "contrasts": contrasts,
         "verdicts": [_words(name, references[name], contrasts) for name in references],

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from harness.documents import Section, load_yaml, parse
 from harness.errors import HarnessError, suggestion
+from harness.single_task import single_task
 from harness.submission import Seed, Submission, load_submission
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._]{0,39}$")]
@@ -31,6 +32,20 @@ class Claim(Section):
     claim: str = Field(min_length=1, max_length=300)
     arm: Name
     beats: tuple[Name, ...] = Field(min_length=1)
+
+
+class Interaction(Section):
+    """Whether a change does more in one setting than in another, such as in a network of several tasks than of one.
+
+    Attributes:
+        question: In a sentence.
+        more: The arm with the change and the one without it, where it should do more
+        than: and where it should do less.
+    """
+
+    question: str = Field(min_length=1, max_length=300)
+    more: tuple[Name, Name]
+    than: tuple[Name, Name]
 
 
 class Stop(Section):
@@ -66,12 +81,13 @@ class Study(Section):
         base: The submission that all arms start from, relative to the study's file.
         seeds: Every arm is trained with each of them.
         arms: Changes by arm, as `--set` takes them: ``{mmoe: {model.sharing.name: mmoe}}``; ``{}`` changes nothing.
-            ``seeds`` among them replaces the study's.
+            ``seeds`` among them replaces the study's, ``alone: <data set>`` takes that task by itself.
         grid: Every combination of one level of each factor is an arm, too, called after its levels:
             ``{sharing: {hard: {}, mmoe: {...}}, balancing: {equal: {}, dwa: {...}}}``.
         baseline: The arm that all others are compared with,
         against: but for these: arm → the one that it is compared with instead.
         claims: What the study is to decide.
+        interactions: Differences of differences.
         stop: When an arm gets no more seeds; None: it gets all.
         expected: By data set, for the number of seeds that a claim needs.
         hours: Accelerator hours of one run, where nothing on the board tells what a run costs.
@@ -87,6 +103,7 @@ class Study(Section):
     baseline: str
     against: dict[Name, Name] = Field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
+    interactions: tuple[Interaction, ...] = ()
     stop: Stop | None = None
     expected: dict[str, Expected] = Field(default_factory=dict)
     hours: float | None = Field(default=None, gt=0)
@@ -111,6 +128,7 @@ class Study(Section):
             raise ValueError(f"baseline: {self.baseline!r} is not an arm{suggestion(self.baseline, changes, '')}")
         named = [("against", one) for pair in self.against.items() for one in pair]
         named += [("claims", one) for claim in self.claims for one in (claim.arm, *claim.beats)]
+        named += [("interactions", one) for asked in self.interactions for one in (*asked.more, *asked.than)]
         for place, name in named:
             if name not in changes:
                 raise ValueError(f"{place}: {name!r} is not an arm{suggestion(name, changes, '')}")
@@ -190,8 +208,13 @@ def arms_of(
     for name, changes in study.changes().items():
         own = changes.get("seeds", list(study.seeds))
         entry = {"name": f"{study.name}-{name}", "seeds": list(seeds) if seeds else own}
+        alone = changes.get("alone")
+        values = {key: value for key, value in changes.items() if key != "alone"}
         try:
-            submission = load_submission(path.parent / study.base, overrides, {**changes, **entry})
+            submission = load_submission(path.parent / study.base, overrides, {**values, **entry})
+            submission = submission.model_copy(update={"name": entry["name"]})  # a control would add its own
+            if alone is not None:
+                submission = _alone(submission, alone)
         except HarnessError as error:
             raise HarnessError(f"{path}: arm {name}: {error}") from None
         fingerprint = submission.fingerprint()
@@ -201,6 +224,15 @@ def arms_of(
         found[name] = Arm(name, submission)
     _comparable(path, study, found)
     return found
+
+
+def _alone(submission: Submission, dataset: Any) -> Submission:
+    """One task of an arm, with the arm's tokens."""
+    known = [task.dataset for task in submission.tasks]
+    if dataset not in known:
+        raise HarnessError(f"alone: {dataset!r} is no task of it{suggestion(str(dataset), known, '')}")
+    one = single_task(submission, dataset, tokens=True)
+    return one.model_copy(update={"name": submission.name, "description": submission.description})
 
 
 def _comparable(path: Path, study: Study, arms: Mapping[str, Arm]) -> None:

@@ -23,6 +23,7 @@ from harness.evaluation.resampling import (
     entry_interval,
     holm,
     images_needed,
+    interaction,
     paired_difference,
     single_interval,
 )
@@ -159,6 +160,22 @@ def test_several_seeds_can_pass_the_correction_of_a_large_family() -> None:
     a, b = (np.array(side) for side in ([0.80, 0.81, 0.80, 0.79, 0.80], [0.60, 0.61, 0.60, 0.59, 0.61]))
     found = _paired([a, b], [np.repeat(side[:, None], 1000, axis=1) for side in (a, b)], seed=0, images=100)
     assert found.p_value * 500 < 0.05  # 1,000 draws alone would show nothing below 0.002
+
+
+def test_an_interaction_is_the_paired_difference_of_two_differences() -> None:
+    generator = np.random.default_rng(8)
+    sides = [[accuracy(generator.random(200) < rate) for _ in range(3)] for rate in (0.8, 0.5, 0.6, 0.55)]
+    a, b, c, d = ([one.reduce()["top1"] for one in side] for side in sides)
+    found = interaction((sides[0], sides[1]), (sides[2], sides[3]))
+    by_seed = np.array(a) - b - np.array(c) + d
+    assert found.difference == pytest.approx(by_seed.mean())
+    assert (found.a, found.b) == (pytest.approx(np.mean(a) - np.mean(b)), pytest.approx(np.mean(c) - np.mean(d)))
+    assert found.seed_spread == pytest.approx(by_seed.std(ddof=1) / 3**0.5)
+    plain = paired_difference(sides[0], sides[1])
+    same = interaction((sides[0], sides[1]), (sides[2], sides[2]))  # nothing happens in the other setting
+    assert (same.interval.low, same.interval.high) == pytest.approx((plain.interval.low, plain.interval.high))
+    with pytest.raises(HarnessError, match="cannot be paired"):
+        interaction((sides[0], sides[1]), (sides[2], sides[3][:2]))
 
 
 def test_images_needed_is_about_what_the_formula_of_a_mean_says() -> None:

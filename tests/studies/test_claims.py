@@ -17,6 +17,7 @@ from test_studies import CARDS, arms, filled, write
 
 from harness.errors import HarnessError
 from harness.evaluation.resampling import holm
+from harness.single_task import single_task
 from harness.studies.claims import decided, direction
 from harness.studies.page import html, markdown
 from harness.studies.power import power, seeds_needed
@@ -210,3 +211,33 @@ def test_seeds_are_run_in_rounds_until_the_rule_is_met(tmp_path: Path, command: 
     assert counts["again"][0] in (2, 3)
     assert counts["plain"][0] == counts["again"][0]  # what it is compared with goes along
     assert counts["again"][1] == (counts["again"][0] == 2)
+
+
+def test_a_task_alone_keeps_its_tokens_and_without_them_is_the_single_task_baseline(tmp_path: Path) -> None:
+    both = {"single": {"alone": CARDS[0], "model.placeholders.count": 0}, "single_tokens": {"alone": CARDS[0]}}
+    found = arms(write(tmp_path, arms={**THREE, **both}, against={"single_tokens": "single"}))
+    expected = single_task(found["plain"].submission, CARDS[0])
+    assert found["single"].submission.fingerprint() == expected.fingerprint()
+    assert found["single"].submission.name == "tiny-single"
+    assert found["single_tokens"].submission.model.placeholders.count == 4
+    assert [task.dataset for task in found["single_tokens"].submission.tasks] == [CARDS[0]]
+    with pytest.raises(HarnessError, match="alone: 'shapes-vq' is no task of it; did you mean 'shapes-vqa'"):
+        arms(write(tmp_path, arms={**THREE, "bad": {"alone": "shapes-vq"}}))
+
+
+def test_whether_tokens_do_more_among_several_tasks_is_a_difference_of_differences(tmp_path: Path) -> None:
+    single = {"single": {"alone": CARDS[0], "model.placeholders.count": 0}, "single_tokens": {"alone": CARDS[0]}}
+    asked = [{"question": "More?", "more": ["tokens", "plain"], "than": ["single_tokens", "single"]}]
+    path = write(tmp_path, arms={**THREE, **single}, interactions=asked, seeds=[0, 1, 2])
+    rates = {"plain": 0.2, "tokens": 0.9, "frozen": 0.2, "single": 0.5, "single_tokens": 0.5}
+    cards = {name: CARDS[:1] if name.startswith("single") else CARDS for name in rates}
+    every = {name: dict.fromkeys(cards[name], rate) for name, rate in rates.items()}
+    found = filled(path, tmp_path / "board", every, {name: [0, 1, 2] for name in rates})
+    made = report(load_study(path), found, tmp_path / "board")
+    (row,) = made["interactions"]  # the other task is not learned alone
+    by_name = {arm["arm"]: arm["tasks"][CARDS[0]]["value"] for arm in made["arms"]}
+    expected = by_name["tokens"] - by_name["plain"] - by_name["single_tokens"] + by_name["single"]
+    assert row["difference"] == pytest.approx(expected)
+    assert row["verdict"] == "more"
+    assert "More?" in html(made)
+    assert "More?" in markdown(made)
