@@ -304,7 +304,7 @@ class ImageBackbone(nn.Module):
 
     @torch.no_grad()
     def _check_mask(self, first: Stage) -> None:
-        """See to it that nothing of a masked prefix reaches the features, by trying two very different ones.
+        """See to it that nothing of a masked prefix reaches the features, by trying two that norms tell apart.
 
         Raises:
             HarnessError: It does, so the model's attention takes no mask.
@@ -314,8 +314,9 @@ class ImageBackbone(nn.Module):
         training = self.body.training
         self.body.eval()
         found = []
-        for value in (0.0, 100.0):
-            with self._prefix.inserting(lambda _, x, v=value: torch.full_like(x[:, :1], v)):  # type: ignore[misc]
+        for sign in (1, -1):
+            token = sign * torch.linspace(-1, 2, first.channels)
+            with self._prefix.inserting(lambda block, sequence, token=token: token[None, None]):  # type: ignore[misc]
                 found.append(self.library.pooled(self.body, torch.zeros(1, 3, side, side)))
         self.body.train(training)
         if not torch.equal(*found):

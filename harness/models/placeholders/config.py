@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -34,10 +36,10 @@ class PlaceholderConfig(Section):
         mechanism: How tokens meet features. ``exchange``: both read each other at chosen stages, works with every
             network. ``prefix_shallow``: tokens are inserted once into a transformer's sequence. ``prefix_deep``: fresh
             ones at every block (Visual Prompt Tuning; Jia 2022).
-        placement: Where. ``hidden``: at the stages. ``input``: inserted at the embedding (a convolutional network gets
+        placement: Where tokens come in. ``hidden``: at the stages. ``input``: inserted at the embedding (a convolutional network gets
             a learned pixel border). ``output``: a learned vector added to the logits, on a linear head a second bias;
             it should change nothing, which makes it a control.
-        sharing: ``all``: every task uses all K tokens. ``per_task``: T tasks have K/T tokens each, a control that
+        sharing: Whose the tokens are. ``all``: every task uses all K tokens. ``per_task``: T tasks have K/T tokens each, a control that
             takes the sharing away.
         frozen: Keep the tokens at their random start, a control that takes the learning away. The same as ``kind:
             random``.
@@ -177,6 +179,13 @@ _NOT_AT_OUTPUTS = {
     "write": "nothing would be left of the tokens",
     "masked": "there is no prefix that could be masked",
 }
+
+
+def about() -> dict[str, str]:
+    """One line on each key, by its name: the first sentence of what the section's docstring says of it."""
+    text = inspect.cleandoc(PlaceholderConfig.__doc__ or "").partition("Attributes:\n")[2]
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE)
+    return {name: re.split(r"(?<=\.)\s", " ".join(line.split()), maxsplit=1)[0] for name, line in entries}
 
 
 def _shown(value: Any) -> str:
