@@ -319,7 +319,7 @@ class ImageBackbone(nn.Module):
             with self._prefix.inserting(lambda block, sequence, token=token: token[None, None]):  # type: ignore[misc]
                 found.append(self.library.pooled(self.body, torch.zeros(1, 3, side, side)))
         self.body.train(training)
-        if not torch.equal(*found):
+        if not self._prefix.maskable or not torch.equal(*found):
             raise HarnessError(
                 f"model.placeholders.masked: the attention of {self.name} takes no mask; take another backbone, or"
                 " mechanism: exchange with write: false"

@@ -27,8 +27,10 @@ class Prefix:
         blocks: Names of its blocks, in order.
         existing: How many prefix tokens (class, registers) it has.
         deep: See above.
-        masked: Let nothing but the tokens attend to the tokens. Where a block takes no mask, none is given: whoever
-            asks for it must look whether it works.
+        masked: Let nothing but the tokens attend to the tokens, in blocks that take a mask.
+
+    Attributes:
+        maskable: Whether all blocks take one.
     """
 
     def __init__(self, body: nn.Module, blocks: Sequence[str], existing: int, deep: bool, masked: bool = False) -> None:
@@ -43,6 +45,7 @@ class Prefix:
         self._handles = [
             module.register_forward_pre_hook(self._insert(name)) for name, module in zip(blocks, first, strict=False)
         ]
+        self.maskable = all(_masking(block) for block in modules)
         self._handles += [
             part.register_forward_pre_hook(self._mask, with_kwargs=True)
             for block in (modules if masked else ())

@@ -36,11 +36,11 @@ class PlaceholderConfig(Section):
         mechanism: How tokens meet features. ``exchange``: both read each other at chosen stages, works with every
             network. ``prefix_shallow``: tokens are inserted once into a transformer's sequence. ``prefix_deep``: fresh
             ones at every block (Visual Prompt Tuning; Jia 2022).
-        placement: Where tokens come in. ``hidden``: at the stages. ``input``: inserted at the embedding (a convolutional network gets
-            a learned pixel border). ``output``: a learned vector added to the logits, on a linear head a second bias;
-            it should change nothing, which makes it a control.
-        sharing: Whose the tokens are. ``all``: every task uses all K tokens. ``per_task``: T tasks have K/T tokens each, a control that
-            takes the sharing away.
+        placement: Where tokens come in. ``hidden``: at the stages. ``input``: inserted at the embedding (a
+            convolutional network gets a learned pixel border). ``output``: a learned vector added to the logits, on a
+            linear head a second bias; it should change nothing, which makes it a control.
+        sharing: Whose the tokens are. ``all``: every task uses all K tokens. ``per_task``: T tasks have K/T tokens
+            each, a control that takes the sharing away.
         frozen: Keep the tokens at their random start, a control that takes the learning away. The same as ``kind:
             random``.
         kind: Where the tokens' values come from. ``learned``: from training. ``random``: from a random draw, a control.
