@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, get_args
 
 from harness.cards import card_paths, load_card
 from harness.errors import HarnessError, suggestion
@@ -134,9 +135,25 @@ def _heads() -> list[Row]:
 
 
 def _placeholders() -> list[Row]:
-    from harness.models.config import PlaceholderConfig
+    from harness.models.placeholders.config import PlaceholderConfig, about
 
-    return [{"name": name, "default": str(field.default)} for name, field in PlaceholderConfig.model_fields.items()]
+    lines = about()
+    return [
+        {"name": name, "values": _values(field.annotation), "default": _written(field.default), "about": lines[name]}
+        for name, field in PlaceholderConfig.model_fields.items()
+    ]
+
+
+def _values(annotation: Any) -> str:
+    """What a key takes: its choices, or a number."""
+    if annotation is bool:
+        return "true, false"
+    return ", ".join(map(str, get_args(annotation))) or "a number"
+
+
+def _written(value: Any) -> str:
+    """As one writes it in YAML."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _controls() -> list[Row]:

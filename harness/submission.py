@@ -177,6 +177,7 @@ class Submission(Section):
         for key in ("name", "description", "seeds", "tracking", "control"):
             del content[key]
         content["training"] = self.training.science()
+        content["model"]["placeholders"] = self.model.placeholders.science()
         del content["model"]["backbone"]["feature_cache"]
         if self.model.backbone.weights is not None:  # what they are, not where they lie
             content["model"]["backbone"]["weights"] = weights_digest(self.model.backbone.weights)

@@ -10,6 +10,7 @@ import torch
 
 from harness.errors import HarnessError
 from harness.models.network import MultiTaskNetwork
+from harness.models.placeholders import Adapter
 from harness.models.trunk import Trunk
 from harness.run_data import build_network, open_data, task_data
 from harness.step_costs import step_macs
@@ -99,19 +100,23 @@ def _stages(network: MultiTaskNetwork) -> list[dict[str, Any]]:
 
 
 def _attachments(network: MultiTaskNetwork) -> list[dict[str, Any]]:
-    """Each site with what happens there, on how wide a feature, and how many parameters it takes."""
+    """Each site with what happens there, on how wide a feature, and how many parameters it takes.
+
+    At an adapter also those of the exchange that it stands for.
+    """
     if network.placeholders is None:
         return []
     strides = {f"backbone.{stage['module']}": stage["stride"] for stage in _stages(network)}
     rows = []
     for name in network.site_names():
         site = network.placeholders.sites[name.replace(".", "/")]
-        rows.append(
-            {
-                "site": name,
-                "what": type(site).__name__,
-                "stride": strides.get(name.rpartition("/")[2], ""),
-                "parameters": sum(parameter.numel() for parameter in site.parameters()),
-            }
-        )
+        row = {
+            "site": name,
+            "what": type(site).__name__,
+            "stride": strides.get(name.rpartition("/")[2], ""),
+            "parameters": sum(parameter.numel() for parameter in site.parameters()),
+        }
+        if isinstance(site, Adapter):
+            row |= {"what": f"Adapter of width {site.bottleneck}", "exchange_parameters": site.exchange_parameters}
+        rows.append(row)
     return rows

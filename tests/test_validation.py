@@ -45,3 +45,12 @@ def test_stages_strides_and_sites_are_told_with_where_they_attach(tiny_submissio
     assert (rows["backbone.layer4"]["stride"], rows["backbone.layer4"]["what"]) == (32, "ExchangeSite")
     assert sum(row["parameters"] for row in rows.values()) + 4 * 16 == report["parameters"]["placeholders"]
     assert check(tiny_submission, ["model.placeholders.count=0"])["attachments"] == []
+
+
+def test_adapters_are_reported_with_the_parameters_of_the_exchange_that_they_stand_for(tiny_submission: Path) -> None:
+    tokens = check(tiny_submission)["attachments"]
+    adapters = check(tiny_submission, ["model.placeholders.adapter=true"])["attachments"]
+    assert [row["exchange_parameters"] for row in adapters] == [row["parameters"] for row in tokens]
+    assert all("exchange_parameters" not in row for row in tokens)
+    assert all(row["what"].startswith("Adapter of width ") for row in adapters)
+    assert [row["site"] for row in adapters] == [row["site"] for row in tokens]

@@ -117,6 +117,7 @@ class ClipText(nn.Module):
         self._max_words = min(max_words, self._context)
         self._blocks: list[nn.Module] = list(source.transformer.resblocks)
         self._insertions = insertions(placeholders, len(self._blocks))
+        self._masked = placeholders.masked
         self._exchanges: dict[int, str] = {}
         if placeholders.way == "exchange":
             ends = {round(len(self._blocks) * (part + 1) / EXCHANGES) - 1 for part in range(EXCHANGES)}
@@ -198,9 +199,10 @@ class ClipText(nn.Module):
         mask = causal_mask(length, 0, x)
         for number, block in enumerate(self._blocks):
             if stream is not None and number < len(self._insertions):
-                inserted = stream.prefix(self._insertions[number])
-                x = torch.cat([x[:, :length], inserted.to(x.dtype)], dim=1)
-                mask = causal_mask(length, inserted.shape[1], x)
+                x = x[:, :length]
+                inserted = stream.prefix(self._insertions[number], x, padding)
+                x = torch.cat([x, inserted.to(x.dtype)], dim=1)
+                mask = causal_mask(length, inserted.shape[1], x, self._masked)
             x = block(x, attn_mask=mask)
             if stream is not None and number in self._exchanges:
                 x = stream.exchange(self._exchanges[number], x, padding)
@@ -215,7 +217,7 @@ class ClipText(nn.Module):
         return torch.eq(ids, self._end).int().argmax(1) if self._pool == "eos" else ids.argmax(1)
 
 
-def causal_mask(words: int, inserted: int, like: Tensor) -> Tensor:
+def causal_mask(words: int, inserted: int, like: Tensor, masked: bool = False) -> Tensor:
     """What may not be seen, as numbers to add to attention scores.
 
     A word sees itself, the words before it and the inserted tokens behind the text; these see each other only, so
@@ -225,6 +227,7 @@ def causal_mask(words: int, inserted: int, like: Tensor) -> Tensor:
         words: L.
         inserted: K.
         like: Gives dtype and device.
+        masked: Words do not see the inserted tokens either.
 
     Returns:
         float [L + K, L + K], 0 or minus infinity.
@@ -232,4 +235,6 @@ def causal_mask(words: int, inserted: int, like: Tensor) -> Tensor:
     mask = torch.full((words + inserted, words + inserted), float("-inf"), dtype=like.dtype, device=like.device)
     mask[:, words:] = 0
     mask[:words, :words] = mask[:words, :words].triu(1)
+    if masked:
+        mask[:words, words:] = float("-inf")
     return mask

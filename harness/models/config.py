@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from harness.documents import Section
+from harness.models.placeholders.config import PlaceholderConfig as PlaceholderConfig
 from harness.models.sharing.config import HardConfig, SharingConfig
 
 Width = Annotated[int, Field(gt=0, le=8192)]
@@ -152,57 +153,6 @@ TextConfig = Annotated[
     Annotated[OwnTextConfig, Tag("own")] | Annotated[OpenClipTextConfig, Tag("open_clip")],
     _chosen_by("library", "own", "open_clip"),
 ]
-
-
-class PlaceholderConfig(Section):
-    """Placeholder tokens: one learned parameter that all tasks and modalities read and write.
-
-    Attributes:
-        count: K, the number of tokens; 0 gives exactly the plain network.
-        width: d, the width of a token.
-        attention_width: a, the width in which tokens and features attend to each other.
-        heads: Attention heads of an exchange.
-        stages: At how many of the backbone's last stages tokens and features are exchanged.
-        mechanism: How tokens meet features. ``exchange``: both read each other at chosen stages, works with every
-            network. ``prefix_shallow``: tokens are inserted once into a transformer's sequence. ``prefix_deep``: fresh
-            ones at every block (Visual Prompt Tuning; Jia 2022).
-        placement: Where. ``hidden``: at the stages. ``input``: inserted at the embedding (a convolutional network gets
-            a learned pixel border). ``output``: a learned vector added to the logits, on a linear head a second bias;
-            it should change nothing, which makes it a control.
-        sharing: ``all``: every task uses all K tokens. ``per_task``: T tasks have K/T tokens each, a control that
-            takes the sharing away.
-        frozen: Keep the tokens at their random start, a control that takes the learning away.
-    """
-
-    count: int = Field(default=16, ge=0, le=4096)
-    width: Width = 256
-    attention_width: Width = 64
-    heads: int = Field(default=4, ge=1)
-    stages: int = Field(default=2, ge=0, le=8)
-    mechanism: Literal["exchange", "prefix_shallow", "prefix_deep"] = "exchange"
-    placement: Literal["input", "hidden", "output"] = "hidden"
-    sharing: Literal["all", "per_task"] = "all"
-    frozen: bool = False
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> PlaceholderConfig:
-        if self.attention_width % self.heads:
-            raise ValueError(f"heads: {self.heads} does not divide attention_width {self.attention_width}")
-        if self.placement == "output" and self.mechanism != "exchange":
-            raise ValueError(f"mechanism: {self.mechanism} inserts tokens, but placement output has no place for them")
-        if self.placement == "input" and self.mechanism == "prefix_deep":
-            raise ValueError("mechanism: prefix_deep enters at every block; use placement hidden or prefix_shallow")
-        return self
-
-    @property
-    def way(self) -> Literal["exchange", "insert", "output"]:
-        """What happens at a site: features and tokens are exchanged, projected tokens are inserted, or logits shift.
-
-        With ``output`` no encoder has a site.
-        """
-        if self.placement == "output":
-            return "output"
-        return "exchange" if self.mechanism == "exchange" and self.placement == "hidden" else "insert"
 
 
 class LinearConfig(Section):

@@ -18,6 +18,7 @@ from harness.models.clip_text import ClipText, open_clip_text
 from harness.models.config import ModelConfig, OpenClipTextConfig, OwnTextConfig, ZeroShotConfig
 from harness.models.features import Features, FeatureShape
 from harness.models.heads import HEADS
+from harness.models.heads.vqa import LookHead
 from harness.models.placeholders import Placeholders, TokenStream, output_site
 from harness.models.sharing import SHARING
 from harness.models.text import TextEncoder
@@ -88,7 +89,7 @@ class MultiTaskNetwork(nn.Module):
             sites = self._sites | {key: width for own in self._task_sites.values() for key, width in own.items()}
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(torch.initial_seed() + 1)
-                self.placeholders = Placeholders(config.placeholders, sites, list(specs))
+                self.placeholders = Placeholders(config.placeholders, sites, list(specs), self._ways())
         self._recomputing = [module for module in self.modules() if hasattr(module, "grad_checkpointing")]
 
     def forward(self, batches: Mapping[str, Batch], shares: Mapping[str, float] | None = None) -> dict[str, Tensor]:
@@ -110,6 +111,11 @@ class MultiTaskNetwork(nn.Module):
             losses = {name: loss * shares[name] for name, loss in losses.items()}
         penalty = getattr(self.shared, "penalty", None)
         return losses if penalty is None else losses | {PENALTY: penalty()}
+
+    def advance(self, step: int, steps: int) -> None:
+        """Tell which step of training comes next, of how many; see `Placeholders.advance`. All processes."""
+        if self.placeholders is not None:
+            self.placeholders.advance(step, steps)
 
     def counts(self, batches: Mapping[str, Batch]) -> dict[str, int]:
         """Over how many things each task's loss is a mean: labelled pixels, questions, matched positions, images.
@@ -158,6 +164,14 @@ class MultiTaskNetwork(nn.Module):
         return {
             name: sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
             for name, module in self.parts().items()
+        }
+
+    def _ways(self) -> dict[str, list[str]]:
+        """For each task the sites that its samples come to, in order."""
+        # Image positions of a head are made before the question is read.
+        return {
+            name: [*self._image_sites.get(name, ()), *sorted(own, key=lambda site: site != LookHead.IMAGE_SITE)]
+            for name, own in self._task_sites.items()
         }
 
     def _reads_own_text(self, config: ModelConfig) -> bool:

@@ -50,6 +50,7 @@ class TextEncoder(nn.Module):
         self.attention = nn.ModuleList(Attention(config.width, config.heads) for _ in range(config.layers))
         self.feed_forward = nn.ModuleList(FeedForward(config.width) for _ in range(config.layers))
         self._insertions = insertions(placeholders, config.layers)
+        self._masked = placeholders.masked
         self._exchange = "text" if placeholders.way == "exchange" else None
         names = [self._exchange] if self._exchange else self._insertions
         self.sites: dict[str, int] = dict.fromkeys(names, config.width)
@@ -67,9 +68,10 @@ class TextEncoder(nn.Module):
         reach = padding
         for number, (attention, feed_forward) in enumerate(zip(self.attention, self.feed_forward, strict=True)):
             if stream is not None and number < len(self._insertions):
-                inserted = stream.prefix(self._insertions[number])
-                tokens = torch.cat([tokens[:, :length], inserted], dim=1)
-                reach = F.pad(padding, (0, inserted.shape[1]), value=False)
+                tokens = tokens[:, :length]
+                inserted = stream.prefix(self._insertions[number], tokens, padding)
+                tokens = torch.cat([tokens, inserted], dim=1)
+                reach = F.pad(padding, (0, inserted.shape[1]), value=self._masked)
             tokens = feed_forward(attention(tokens, tokens, reach))
         tokens = tokens[:, :length]
         if stream is not None and self._exchange is not None:

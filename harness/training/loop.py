@@ -178,6 +178,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
             tasks = planned.tasks(progress.step)
+            network.advance(progress.step, steps)
             loaded = {name: next(batches[name]).to(engine.device) for name in tasks}
             step_batches = share_images(loaded, leaders)
             meters.watch.lap("data")

@@ -200,7 +200,7 @@ class ImageBackbone(nn.Module):
         return {name: value if name == POOLED else value[:mapped] for name, value in found.items()}
 
     def _run(self, inputs: Tensor, now: _Pass) -> Outputs:
-        with self._passing(now), self._inserting(now.stream):
+        with self._passing(now), self._inserting(now):
             pooled = self.library.pooled(self.body, inputs)
         return now.maps | {POOLED: pooled}
 
@@ -247,8 +247,15 @@ class ImageBackbone(nn.Module):
         deep = config.mechanism == "prefix_deep"
         if self.structure.takes_prefix:
             blocks = [stage.module for stage in stages]
-            self._prefix = Prefix(self.body, blocks, stages[0].prefix, deep)
+            self._prefix = Prefix(self.body, blocks, stages[0].prefix, deep, config.masked)
+            if config.masked:
+                self._check_mask(stages[0])
             self.sites = {f"backbone.{block}": stages[0].channels for block in (blocks if deep else blocks[:1])}
+        elif config.masked:
+            raise HarnessError(
+                f"model.placeholders.masked: {self.name} has no sequence whose attention could be masked; use"
+                " mechanism: exchange with write: false, or a plain transformer (harness ls backbones: prefix yes)"
+            )
         elif config.mechanism == "exchange":
             self.sites = {_border_site(): WIDTH}
         else:
@@ -284,10 +291,39 @@ class ImageBackbone(nn.Module):
         finally:
             self._pass = None
 
-    def _inserting(self, stream: TokenStream | None) -> AbstractContextManager[None]:
+    def _inserting(self, now: _Pass) -> AbstractContextManager[None]:
+        stream, first = now.stream, self.structure.stages[0]
         if self._prefix is None or stream is None:
             return nullcontext()
-        return self._prefix.inserting(lambda block: stream.prefix(f"backbone.{block}"), stream.tokens.shape[1])
+
+        def tokens(block: str, sequence: Tensor) -> Tensor:
+            padding = _padding(first, now, _grid(first, sequence, now.size), sequence.shape[1])
+            return stream.prefix(f"backbone.{block}", sequence, padding)
+
+        return self._prefix.inserting(tokens)
+
+    @torch.no_grad()
+    def _check_mask(self, first: Stage) -> None:
+        """See to it that nothing of a masked prefix reaches the features, by trying two that norms tell apart.
+
+        Raises:
+            HarnessError: It does, so the model's attention takes no mask.
+        """
+        assert self._prefix is not None
+        side = self.structure.divisor if self.structure.fixed else math.lcm(self.structure.divisor, first.stride)
+        training = self.body.training
+        self.body.eval()
+        found = []
+        for sign in (1, -1):
+            token = sign * torch.linspace(-1, 2, first.channels)
+            with self._prefix.inserting(lambda block, sequence, token=token: token[None, None]):  # type: ignore[misc]
+                found.append(self.library.pooled(self.body, torch.zeros(1, 3, side, side)))
+        self.body.train(training)
+        if not self._prefix.maskable or not torch.equal(*found):
+            raise HarnessError(
+                f"model.placeholders.masked: the attention of {self.name} takes no mask; take another backbone, or"
+                " mechanism: exchange with write: false"
+            )
 
     def _fit(self, images: Tensor) -> Tensor:
         """Pad to a size that the model takes."""

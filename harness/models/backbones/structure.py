@@ -253,7 +253,7 @@ def _takes_prefix(
     prefix = Prefix(body, [stage.module for stage in stages], stages[0].prefix, deep=False)
     tokens = torch.zeros(2, count, stages[0].channels, device=device)
     try:
-        with prefix.inserting(lambda _: tokens, count):
+        with prefix.inserting(lambda block, sequence: tokens):
             library.pooled(body, torch.zeros(2, 3, *size, device=device))
     except Exception:  # the library's own many ways again
         return False

@@ -76,9 +76,7 @@ class AsymmetricSharing(ColumnSharing):
         for source in self._sources[task]:
             with torch.no_grad(), _evaluating(self._trunk(source)):
                 stream = begin(placeholders, source, batch)
-                found.append(
-                    self._as_read(task, source, self._column(source, task, batch, placeholders, stream), batch)
-                )
+                found.append(self._as_read(task, source, self._column(source, batch, stream), batch))
         return found
 
     def _as_read(self, task: str, source: str, features: Features, batch: Batch) -> Features:

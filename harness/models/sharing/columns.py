@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
@@ -70,27 +69,14 @@ class ColumnSharing(nn.Module):
         Returns:
             Features by task.
         """
-        return {
-            task: self._column(task, task, batch, placeholders, begin(placeholders, task, batch))
-            for task, batch in batches.items()
-        }
+        return {task: self._column(task, batch, begin(placeholders, task, batch)) for task, batch in batches.items()}
 
-    def _column(
-        self, column: str, task: str, batch: Batch, placeholders: Placeholders | None, stream: TokenStream | None
-    ) -> Features:
+    def _column(self, column: str, batch: Batch, stream: TokenStream | None) -> Features:
         """What a column makes of a task's images, and their tokens after it."""
-        inside = None
-        if placeholders is not None:
-            assert stream is not None
-            # Inside, sites have the names that the backbone knows, and are those of this column.
-            inside = TokenStream(_sites(placeholders, column), stream.tokens, task=task)
+        inside = stream.within(column) if stream is not None else None
         mapped = 0 if column in self._pooled_only else len(batch.ids)
         found = self._trunk(column)(batch.images, inside, mapped, batch.contents, batch.remembered)
-        if placeholders is None or inside is None or stream is None:
-            return Features(found.pyramid, found.pooled, None)
-        visits = stream.visits + Counter({f"{column}/{site}": times for site, times in inside.visits.items()})
-        outside = TokenStream(dict(placeholders.sites.items()), inside.tokens, visits, task)
-        return Features(found.pyramid, found.pooled, outside)
+        return Features(found.pyramid, found.pooled, inside.within("") if inside is not None else None)
 
     def _trunk(self, task: str) -> Trunk:
         trunk = self.columns[task]
@@ -101,11 +87,6 @@ class ColumnSharing(nn.Module):
 def begin(placeholders: Placeholders | None, task: str, batch: Batch) -> TokenStream | None:
     """The tokens that a batch starts with, those of a task where tasks have their own."""
     return placeholders.begin({task: len(batch.ids)}) if placeholders is not None else None
-
-
-def _sites(placeholders: Placeholders, column: str) -> dict[str, nn.Module]:
-    prefix = f"{column}/"
-    return {name.removeprefix(prefix): site for name, site in placeholders.sites.items() if name.startswith(prefix)}
 
 
 def _copied(build: Build, growth: Mapping[str, Any]) -> nn.Module:

@@ -59,6 +59,6 @@ class CustomizedSharing(ColumnSharing):
         """See `ColumnSharing`."""
         found = {}
         for task, shared in self.bottom(batches, placeholders).items():
-            own = self._column(task, task, batches[task], placeholders, shared.stream)
+            own = self._column(task, batches[task], shared.stream)
             found[task] = self.projections[task]([own, shared]) if task in self.projections else summed(own, shared)
         return found

@@ -45,7 +45,7 @@ class HardSharing(nn.Module):
         self.trunk = Trunk(config, build)
         per_task = config.backbone.batch_norm == "per_task"
         self._statistics = TaskStatistics(self.trunk, tasks) if per_task else None
-        self._alone = config.placeholders.sharing != "all"
+        self._alone = config.placeholders.differs_by_task
         self.fusion: LevelFusion | None = None
         self.chain: SerialTaps | None = None
         self.taps = nn.ModuleDict()
