@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -137,6 +138,23 @@ class LogitShift(nn.Linear):
         nn.init.zeros_(self.weight)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A feature map as tokens met it.
+
+    Attributes:
+        site: Where.
+        features: float [B, N, C], the map's positions row by row, after those of class tokens.
+        padding: bool [B, N], True where a position was not to be read, or None.
+        grid: Height and width of the map.
+    """
+
+    site: str
+    features: Tensor
+    padding: Tensor | None
+    grid: tuple[int, int]
+
+
 class TokenStream:
     """The tokens Z of one batch on their way through the network. It lives for one forward pass.
 
@@ -146,7 +164,12 @@ class TokenStream:
         visits: How often each site fired so far.
         task: Dataset name of the samples, once they are one task's.
         edit: See `Placeholders.edit`.
+
+    Attributes:
+        seen: The feature map that was met last.
     """
+
+    seen: Seen | None = None
 
     def __init__(
         self,
@@ -162,18 +185,23 @@ class TokenStream:
         self.visits: Counter[str] = visits if visits is not None else Counter()
         self.task = task
 
-    def exchange(self, site: str, features: Tensor, padding: Tensor | None = None) -> Tensor:
+    def exchange(
+        self, site: str, features: Tensor, padding: Tensor | None = None, grid: tuple[int, int] | None = None
+    ) -> Tensor:
         """Exchange with features at a site.
 
         Args:
             site: Its name.
             features: float [B, N, C].
             padding: bool [B, N], True where a feature must not be read.
+            grid: Height and width of the feature map whose positions the last features are; None if they are of none.
 
         Returns:
             The updated features.
         """
         self.visits[site] += 1
+        if grid is not None:
+            self.seen = Seen(site, features, padding, grid)
         edit = partial(self._edit, site) if self._edit is not None else None
         features, self.tokens = self._sites[_key(site)](features, self.tokens, padding, edit)
         return features
@@ -207,7 +235,11 @@ class TokenStream:
             task: Dataset name of these samples, if they are one task's.
         """
         named = self.task if task is None else task
-        return TokenStream(self._sites, self.tokens[rows], Counter(self.visits), named, self._edit)
+        found = TokenStream(self._sites, self.tokens[rows], Counter(self.visits), named, self._edit)
+        if self.seen is not None and isinstance(rows, slice):
+            padding = self.seen.padding[rows] if self.seen.padding is not None else None
+            found.seen = replace(self.seen, features=self.seen.features[rows], padding=padding)
+        return found
 
     def _edited(self, site: str) -> Tensor:
         return self.tokens if self._edit is None else self._edit(site, self.tokens)

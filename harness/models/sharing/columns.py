@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -90,6 +91,8 @@ class ColumnSharing(nn.Module):
             return Features(found.pyramid, found.pooled, None)
         visits = stream.visits + Counter({f"{column}/{site}": times for site, times in inside.visits.items()})
         outside = TokenStream(dict(placeholders.sites.items()), inside.tokens, visits, task)
+        if inside.seen is not None:
+            outside.seen = replace(inside.seen, site=f"{column}/{inside.seen.site}")
         return Features(found.pyramid, found.pooled, outside)
 
     def _trunk(self, task: str) -> Trunk:
