@@ -19,11 +19,12 @@ class AlignmentConfig(Section):
     Attributes:
         weight: Of the squared distance between the mean tokens of every two tasks.
         variance_weight: Of the hinge that keeps each coordinate's standard deviation over a task's samples from falling
-            below 1. The paper weighs both alike; with 0 tokens collapse.
+            below 1; with 0 tokens collapse. The default is ours: the distance is a sum over coordinates and the hinge
+            a mean, so that of equal weights the hinge's would be too little.
     """
 
     weight: Weight = 0.05
-    variance_weight: float = Field(default=0.05, ge=0, le=1000)
+    variance_weight: float = Field(default=1.0, ge=0, le=1000)
 
 
 class AuxiliaryConfig(Section):
