@@ -35,10 +35,10 @@ EVERYTHING: dict[str, Any] = {
 DIVISIBLE = EVERYTHING | {"alignment": None, "distilled": {"teacher": TEACHER, "images": 8}}
 
 
-def prepare(placeholders: dict[str, Any], **model: Any) -> tuple[Submission, MultiTaskNetwork, dict[str, TaskData]]:
+def prepare(wanted: dict[str, Any], **model: Any) -> tuple[Submission, MultiTaskNetwork, dict[str, TaskData]]:
     raw = document(steps=3)
     raw["model"] |= model
-    raw["training"] |= {"placeholders": placeholders, "log_every": 1}
+    raw["training"] |= {"placeholders": wanted, "log_every": 1}
     submission = Submission.model_validate(raw)
     splits = open_data(submission)
     seed_everything(0)
@@ -46,8 +46,8 @@ def prepare(placeholders: dict[str, Any], **model: Any) -> tuple[Submission, Mul
     return submission, network, {name: task_data(submission, 0, splits, name, True) for name in splits.train}
 
 
-def run(folder: Path, placeholders: dict[str, Any], **model: Any) -> tuple[MultiTaskNetwork, Progress]:
-    submission, network, data = prepare(placeholders, **model)
+def run(folder: Path, wanted: dict[str, Any], **model: Any) -> tuple[MultiTaskNetwork, Progress]:
+    submission, network, data = prepare(wanted, **model)
     return network, train(submission, network, Engine("32"), data, folder, Reporter(quiet=True))
 
 
