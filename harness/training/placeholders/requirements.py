@@ -21,10 +21,13 @@ def check_objectives(submission: Submission) -> None:
         ValueError: Names the key, what is in its way, and the mend.
     """
     wanted = submission.training.placeholders
+    nothing = "count is 0" if not submission.model.placeholders.count else ""
+    if getattr(submission.model.placeholders, "adapter", False):
+        nothing = "adapter is true"
     for key in KEYS:
-        if getattr(wanted, key) is not None and not submission.model.placeholders.count:
+        if getattr(wanted, key) is not None and nothing:
             raise ValueError(
-                f"training.placeholders.{key}: model.placeholders.count is 0, so there are no tokens to train; give it"
+                f"training.placeholders.{key}: model.placeholders.{nothing}, so there are no tokens to train; give it"
                 f" some, or leave {key} out"
             )
     reading = {key for key in KEYS if key != "adversarial" and getattr(wanted, key) is not None}
@@ -37,13 +40,30 @@ def check_objectives(submission: Submission) -> None:
                 f"training.placeholders.{key}: tokens must have read the image, or there is nothing in them to learn"
                 f" from, but {reason}; use mechanism: exchange with placement: hidden and stages of 1 or more"
             )
-    if wanted.adversarial is not None and submission.model.placeholders.frozen:
-        raise ValueError(
-            "training.placeholders.adversarial: moves tokens against their gradient, and with"
-            " model.placeholders.frozen they have none; leave one of them out"
-        )
+    _check_tokens(submission)
     _check_tasks(submission)
     _check_batches(submission)
+
+
+def _check_tokens(submission: Submission) -> None:
+    """Objectives that do not go with a kind of tokens."""
+    wanted, config = submission.training.placeholders, submission.model.placeholders
+    random = getattr(config, "kind", "learned") == "random"
+    if wanted.adversarial is not None and (config.frozen or random):
+        raise ValueError(
+            "training.placeholders.adversarial: moves tokens against their gradient, and with"
+            f" model.placeholders.{'kind: random' if random else 'frozen'} they have none; leave one of them out"
+        )
+    if wanted.distilled is not None and wanted.distilled.teacher is not None and random:
+        raise ValueError(
+            "training.placeholders.distilled.teacher: gives the tokens a start, which model.placeholders.kind: random"
+            " draws; leave one of them out"
+        )
+    if wanted.self_supervised is not None and getattr(config, "dynamic", False):
+        raise ValueError(
+            "training.placeholders.self_supervised: lets fresh tokens read at the last site, and with"
+            " model.placeholders.dynamic they are made from features of the first; leave one of them out"
+        )
 
 
 def _unread(config: PlaceholderConfig) -> str:
@@ -54,6 +74,8 @@ def _unread(config: PlaceholderConfig) -> str:
         return f"mechanism: {config.mechanism} with placement: {config.placement} only inserts them"
     if not config.stages:
         return "stages: 0 leaves the backbone without a site"
+    if not getattr(config, "read", True):
+        return "read: false keeps them from it"
     return ""
 
 
