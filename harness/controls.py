@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 from harness.errors import HarnessError
+from harness.training.placeholders.requirements import KEYS
 
 Control = Literal[
     "plain",
@@ -21,8 +22,6 @@ Control = Literal[
 ]
 Document = dict[str, Any]  # a whole submission, as plain JSON values
 
-# What of `training.placeholders` trains tokens; substitution and unlabelled samples do without them.
-_OF_TOKENS = ("alignment", "auxiliary", "adversarial", "discriminator", "distilled", "self_supervised")
 _SIZES = ("count", "width", "attention_width", "heads", "stages")
 
 
@@ -55,7 +54,7 @@ def controlled(name: str, document: Mapping[str, Any], macs: Callable[[Mapping[s
 
 
 def _without_tokens(document: Document) -> None:
-    placeholders = dict.fromkeys(_OF_TOKENS)
+    placeholders = dict.fromkeys(KEYS)  # substitution and unlabelled samples do without tokens
     document["training"]["placeholders"] = {**document["training"]["placeholders"], **placeholders}
 
 

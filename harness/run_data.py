@@ -21,6 +21,7 @@ from harness.progress import Reporter
 from harness.scoring import rehearse
 from harness.submission import Submission
 from harness.training.engine import Engine
+from harness.training.placeholders.objectives.objective import add_objectives
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,10 @@ def build_network(submission: Submission, splits: Splits) -> MultiTaskNetwork:
         )
         for name, adapter in splits.train.items()
     }
+    network = MultiTaskNetwork(submission.model, specs)
+    add_objectives(network, submission)
     # Channels last is the faster layout of convolutions on CPUs and GPUs alike.
-    return MultiTaskNetwork(submission.model, specs).to(memory_format=torch.channels_last)
+    return network.to(memory_format=torch.channels_last)
 
 
 def cache_of(

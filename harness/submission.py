@@ -20,6 +20,7 @@ from harness.models.sharing import SHARING
 from harness.models.weight_files import find_weights, weights_digest
 from harness.training.balancing import BALANCING
 from harness.training.config import EvaluationConfig, TrackingConfig, TrainingConfig
+from harness.training.placeholders.requirements import check_objectives
 from harness.training.regimes import REGIMES
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -98,6 +99,7 @@ class Submission(Section):
                     )
         for task in self.tasks:
             self._check_images(task)
+        check_objectives(self)
         return self
 
     def _check_images(self, task: TaskConfig) -> None:
@@ -161,10 +163,14 @@ class Submission(Section):
             HarnessError: There are no such weights.
         """
         content = self.resolved()
-        weights = self.model.backbone.weights
-        if weights is not None:
-            name = find_weights(weights).file.name
-            content["model"]["backbone"]["weights"] = f"{name} sha256:{weights_digest(weights)}"
+        sections = [(self.model.backbone, content["model"]["backbone"])]
+        distilled = self.training.placeholders.distilled
+        if distilled is not None and distilled.teacher is not None:
+            sections.append((distilled.teacher, content["training"]["placeholders"]["distilled"]["teacher"]))
+        for backbone, section in sections:
+            if backbone.weights is not None:
+                name = find_weights(backbone.weights).file.name
+                section["weights"] = f"{name} sha256:{weights_digest(backbone.weights)}"
         return content
 
     def fingerprint(self) -> str:

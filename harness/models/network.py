@@ -19,8 +19,10 @@ from harness.models.config import ModelConfig, OpenClipTextConfig, OwnTextConfig
 from harness.models.features import Features, FeatureShape
 from harness.models.heads import HEADS
 from harness.models.heads.vqa import LookHead
+from harness.models.normalization import forgetful
 from harness.models.placeholders import Placeholders, TokenStream, output_site
 from harness.models.sharing import SHARING
+from harness.models.step_tokens import IMAGES, StepTokens, TokenObjectives
 from harness.models.text import TextEncoder
 from harness.registry import look_up
 
@@ -90,6 +92,7 @@ class MultiTaskNetwork(nn.Module):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(torch.initial_seed() + 1)
                 self.placeholders = Placeholders(config.placeholders, sites, list(specs), self._ways())
+        self.objectives: TokenObjectives | None = None
         self._recomputing = [module for module in self.modules() if hasattr(module, "grad_checkpointing")]
 
     def forward(self, batches: Mapping[str, Batch], shares: Mapping[str, float] | None = None) -> dict[str, Tensor]:
@@ -101,16 +104,24 @@ class MultiTaskNetwork(nn.Module):
                 `harness.training.parts`); None for whole batches.
 
         Returns:
-            Scalar loss by dataset name, and under `PENALTY` the sharing architecture's penalty, if it has one.
+            Scalar loss by dataset name, and under `PENALTY` the sharing architecture's penalty, if it has one. In
+            training also the terms of `objectives`, by names that no data set has.
 
         Raises:
             HarnessError: Gradient checkpointing is on.
         """
-        losses = {name: self._run(name, "loss", features, batches[name]) for name, features in self._encode(batches)}
+        encoded = self._encode(batches)
+        tokens = self._watch(batches, encoded, shares)
+        ends = tokens.ends if tokens is not None else None
+        losses = {name: self._run(name, "loss", features, batches[name], ends) for name, features in encoded}
         if shares is not None:
             losses = {name: loss * shares[name] for name, loss in losses.items()}
         penalty = getattr(self.shared, "penalty", None)
-        return losses if penalty is None else losses | {PENALTY: penalty()}
+        if penalty is not None:
+            losses[PENALTY] = penalty()
+        if tokens is not None and self.objectives is not None:
+            losses |= self.objectives(tokens)
+        return losses
 
     def advance(self, step: int, steps: int) -> None:
         """Tell which step of training comes next, of how many; see `Placeholders.advance`. All processes."""
@@ -120,10 +131,15 @@ class MultiTaskNetwork(nn.Module):
     def counts(self, batches: Mapping[str, Batch]) -> dict[str, int]:
         """Over how many things each task's loss is a mean: labelled pixels, questions, matched positions, images.
 
+        With `objectives` also how many images there are, by `IMAGES` and the dataset name.
+
         Args:
             batches: By dataset name. The numbers follow from their targets alone.
         """
-        return {name: self.heads[name].count(batch) for name, batch in batches.items()}  # type: ignore[operator]
+        counts = {name: self.heads[name].count(batch) for name, batch in batches.items()}  # type: ignore[operator]
+        if self.objectives is not None:
+            counts |= {IMAGES + name: len(batch.ids) for name, batch in batches.items()}
+        return counts
 
     @torch.no_grad()
     def predict(self, name: str, batch: Batch) -> Any:
@@ -157,6 +173,8 @@ class MultiTaskNetwork(nn.Module):
         if self.placeholders is not None:
             found["placeholders"] = self.placeholders
         found |= {f"head {name}": head for name, head in self.heads.items()}
+        if isinstance(self.objectives, nn.Module):
+            found["placeholder objectives"] = self.objectives
         return {name: module for name, module in found.items() if any(True for _ in module.parameters())}
 
     def parameters_by_part(self, trainable: bool = False) -> dict[str, int]:
@@ -218,7 +236,36 @@ class MultiTaskNetwork(nn.Module):
         features = self.shared(seeing, self.placeholders) if self.shared is not None and seeing else {}
         return [(name, features.get(name)) for name in batches]
 
-    def _run(self, name: str, method: str, features: Features | None, batch: Batch) -> Any:
+    def _watch(
+        self,
+        batches: Mapping[str, Batch],
+        encoded: list[tuple[str, Features | None]],
+        shares: Mapping[str, float] | None,
+    ) -> StepTokens | None:
+        """What the objectives of the tokens will see, where they are wanted; its `ends` are yet to come."""
+        if self.objectives is None or self.placeholders is None or not (self.training and torch.is_grad_enabled()):
+            return None
+        streams = {name: found.stream for name, found in encoded if found is not None and found.stream is not None}
+        return StepTokens(
+            batches,
+            {name: stream.tokens for name, stream in streams.items()},
+            {},
+            {name: stream.seen for name, stream in streams.items() if stream.seen is not None},
+            self.placeholders,
+            self._encode_aside,
+            shares,
+        )
+
+    def _encode_aside(self, batches: Mapping[str, Batch]) -> dict[str, Features]:
+        """Features of images of which no statistics are kept."""
+        assert self.shared is not None
+        with forgetful(self.shared):
+            found: dict[str, Features] = self.shared(batches, self.placeholders)
+        return found
+
+    def _run(
+        self, name: str, method: str, features: Features | None, batch: Batch, ends: dict[str, Tensor] | None = None
+    ) -> Any:
         head: Any = self.heads[name]
         call = getattr(head, method)
         stream = features.stream if features is not None else None
@@ -239,6 +286,8 @@ class MultiTaskNetwork(nn.Module):
             result = call(features, batch)
         if stream is not None:
             stream.check(expected)
+            if ends is not None:
+                ends[name] = stream.tokens
         return result
 
     def _question_stream(self, name: str, stream: TokenStream | None, batch: VqaBatch) -> TokenStream | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from timm.layers.norm_act import BatchNormAct2d, SyncBatchNormAct
 from torch import nn
@@ -59,3 +60,17 @@ def synchronize(module: nn.Module) -> None:
         if type(one) in _SYNCHRONIZED:
             one.process_group = None  # type: ignore[assignment]
             one.__class__ = _SYNCHRONIZED[type(one)]
+
+
+@contextmanager
+def forgetful(module: nn.Module) -> Iterator[None]:
+    """Batch norms in training normalise by the batch for the time of a block, as ever, but remember nothing of it."""
+    norms = [one for one in module.modules() if isinstance(one, _BatchNorm) and one.training]
+    norms = [one for one in norms if one.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

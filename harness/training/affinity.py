@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from harness.data.batches import Batch
-from harness.models.network import PENALTY, MultiTaskNetwork
+from harness.models.network import MultiTaskNetwork
 from harness.training.balancing.gradients import Jacobian, TaskGradients
 from harness.training.engine import Engine
 from harness.training.parts import look_back, split
@@ -64,8 +64,7 @@ def _gradients(model: nn.Module, engine: Engine, batches: Mapping[str, Batch], a
     ):
         for part in split(network, engine, batches, accumulation):
             losses = model(*part)
-            losses.pop(PENALTY, None)
-            found.add(losses, keep=False)
+            found.add({name: losses[name] for name in batches}, keep=False)
     with torch.no_grad():
         for buffer, value in buffers:
             buffer.copy_(value)

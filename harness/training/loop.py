@@ -27,7 +27,9 @@ from harness.training.finite import any_process, gradient_norm, require_finite, 
 from harness.training.measuring import Measure
 from harness.training.meters import Meters
 from harness.training.optimization import build_optimizer, learning_rate
-from harness.training.parts import differentiate, look_back
+from harness.training.parts import look_back
+from harness.training.placeholders.adversarial import differentiate_with_adversary
+from harness.training.placeholders.starting import begin_tokens
 from harness.training.planning import plan
 from harness.training.resuming import Resumable
 from harness.training.selection import Selection
@@ -109,6 +111,8 @@ def train(
     stages = measure(evaluation_data, "stages") if evaluation_data is not None else None
     run = Resumable(network, balancer, optimizer, engine, average, selection)
     progress = run.resume(folder, reporter)
+    if not progress.step:
+        begin_tokens(network, engine, data)
     begin(progress)
     if progress.step:
         reporter.say(f"resuming at step {progress.step} of {steps}")
@@ -191,8 +195,11 @@ def train(
             found: dict[str, float] | None = None  # weights and cosines, in steps that end at a point of the curves
             if cosines or related or following == steps or following % config.log_every == 0:
                 found = related
-            values = differentiate(
-                model, engine, balancer, step_batches, config.accumulation, meters.watch.lap, found, cosines
+            if network.objectives is not None:
+                network.objectives.step = progress.step
+            values = differentiate_with_adversary(
+                config.placeholders.adversarial,
+                *(model, engine, balancer, step_batches, config.accumulation, meters.watch.lap, found, cosines),
             )
             require_finite(values, progress.step)
             limit = config.gradient_clip

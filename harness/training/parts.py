@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import NamedTuple, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from harness.data.batches import Batch
 from harness.data.collation import enlarge
 from harness.models.network import PENALTY, MultiTaskNetwork
+from harness.models.step_tokens import PART
 from harness.training.balancing.base import Balancer
 from harness.training.balancing.step import Step
 from harness.training.engine import Engine
@@ -35,7 +37,8 @@ def differentiate(
 ) -> dict[str, float]:
     """The gradient of one step. All processes.
 
-    A penalty of the sharing architecture is added to what the balancer gives, once, however the step is split.
+    A penalty of the sharing architecture, and every other term that is no task's loss, is added to what the balancer
+    gives, once, however the step is split.
 
     Args:
         model: The network as `Engine.prepare` gave it.
@@ -48,7 +51,7 @@ def differentiate(
         cosines: Find the cosines of the tasks' gradients whatever the balancer needs, without a trace in the result.
 
     Returns:
-        Loss of the whole batch by dataset name, and the penalty as ``penalty``, if there is one.
+        Loss of the whole batch by dataset name, and the terms that are no task's by theirs, such as ``penalty``.
     """
     network = cast(MultiTaskNetwork, engine.unwrap(model))
     parts = split(network, engine, batches, accumulation)
@@ -63,7 +66,8 @@ def differentiate(
             losses[PENALTY] = losses[PENALTY] / len(parts)
         names = list(losses)
         found.append(torch.stack([loss.detach().float() for loss in losses.values()]))
-        penalty = losses.pop(PENALTY, None)
+        terms = [losses.pop(name) for name in names if name not in batches]
+        penalty = reduce(torch.add, terms) if terms else None
         if heads:
             shares = part.shares or dict.fromkeys(batches, 1.0)
             own = [cast(Tensor, head.indicator) * shares[name] for name, head in zip(batches, heads, strict=True)]
@@ -72,7 +76,7 @@ def differentiate(
         step.add(losses, penalty)
         lap("backward")
     values = _summed(engine, names, found)
-    step.finish({name: value for name, value in values.items() if name != PENALTY}, points)
+    step.finish({name: values[name] for name in batches}, points)
     if heads:
         balancer.judge(_summed(engine, list(batches), measured))
     lap("backward")
@@ -100,9 +104,8 @@ def look_back(model: nn.Module, engine: Engine, batches: Mapping[str, Batch], ac
     with torch.random.fork_rng(devices=[engine.device] if engine.device.type == "cuda" else []):
         for part in split(network, engine, batches, accumulation):
             losses: dict[str, Tensor] = model(*part)
-            losses.pop(PENALTY, None)
-            names = list(losses)
-            found.append(torch.stack([loss.float() for loss in losses.values()]))
+            names = list(batches)
+            found.append(torch.stack([losses[name].float() for name in names]))
     for buffer, value in kept:
         buffer.copy_(value)
     return _summed(engine, names, found)
@@ -130,16 +133,17 @@ def split(network: MultiTaskNetwork, engine: Engine, batches: Mapping[str, Batch
     parts = [{name: _slice(batches[name], number, accumulation) for name in names} for number in range(accumulation)]
     counts = [network.counts(part) for part in parts]
     sides = [side for name in names for side in batches[name].images.shape[-2:]]
-    rows = engine.exchange([*(sum(count[name] for count in counts) for name in names), *sides])
+    counted = list(counts[0])
+    rows = engine.exchange([*(sum(count[name] for count in counts) for name in counted), *sides])
     columns = list(zip(*rows, strict=True))
-    totals = {name: max(1.0, sum(columns[place])) for place, name in enumerate(names)}
-    largest = [int(max(column)) for column in columns[len(names) :]]
+    totals = {name: max(1.0, sum(columns[place])) for place, name in enumerate(counted)}
+    largest = [int(max(column)) for column in columns[len(counted) :]]
     sizes = {name: (largest[2 * place], largest[2 * place + 1]) for place, name in enumerate(names)}
     return [
         Part(
             {name: enlarge(batch, sizes[name]) for name, batch in part.items()},
             # A loss without anything to be a mean over is a sum over nothing but background, divided by one.
-            {name: engine.world * max(1, count[name]) / totals[name] for name in names},
+            {name: engine.world * max(1, count[name]) / totals[name] for name in counted} | {PART: 1 / accumulation},
         )
         for part, count in zip(parts, counts, strict=True)
     ]

@@ -276,7 +276,7 @@ class ImageBackbone(nn.Module):
             if exchanging and now.stream is not None:
                 features = _sequence(stage, output)
                 padding = _padding(stage, now, grid, features.shape[1])
-                output = _restore(stage, now.stream.exchange(site, features, padding), output)
+                output = _restore(stage, now.stream.exchange(site, features, padding, grid), output)
             patches = _sequence(stage, output)[:, stage.prefix :]
             now.maps[stage.module] = patches.transpose(1, 2).unflatten(2, grid)
             return output

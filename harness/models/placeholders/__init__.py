@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.models.placeholders.sites import LogitShift as LogitShift
     from harness.models.placeholders.sites import SecondOrder as SecondOrder
     from harness.models.placeholders.stream import Edit as Edit
+    from harness.models.placeholders.stream import Seen as Seen
     from harness.models.placeholders.stream import TokenStream as TokenStream
     from harness.models.placeholders.stream import output_site as output_site
 
@@ -33,6 +34,7 @@ _HOMES = {
     "PlaceholderConfig": "config",
     "Placeholders": "module",
     "SecondOrder": "sites",
+    "Seen": "stream",
     "TokenStream": "stream",
     "output_site": "stream",
 }

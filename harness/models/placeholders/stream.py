@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -36,6 +36,23 @@ class Rules:
     dynamic: DynamicStart | None = None
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A feature map as tokens met it.
+
+    Attributes:
+        site: Where.
+        features: float [B, N, C], the map's positions row by row, after those of class tokens.
+        padding: bool [B, N], True where a position was not to be read, or None.
+        grid: Height and width of the map.
+    """
+
+    site: str
+    features: Tensor
+    padding: Tensor | None
+    grid: tuple[int, int]
+
+
 class TokenStream:
     """The tokens Z of one batch on their way through the network. It lives for one forward pass.
 
@@ -49,7 +66,12 @@ class TokenStream:
         rules: See `Rules`.
         waiting: int64 [B], number of each sample's task, until the first site makes the offset of dynamic tokens.
         column: Of whose trunk the sites are that are visited next, followed by a slash: what their names begin with.
+
+    Attributes:
+        seen: The feature map that was met last.
     """
+
+    seen: Seen | None = None
 
     def __init__(
         self,
@@ -75,18 +97,23 @@ class TokenStream:
         opened = self._states[: self._rules.opened]
         return opened[0] if len(opened) == 1 else torch.cat(opened, 1)
 
-    def exchange(self, site: str, features: Tensor, padding: Tensor | None = None) -> Tensor:
+    def exchange(
+        self, site: str, features: Tensor, padding: Tensor | None = None, grid: tuple[int, int] | None = None
+    ) -> Tensor:
         """Exchange with features at a site.
 
         Args:
             site: Its name.
             features: float [B, N, C].
             padding: bool [B, N], True where a feature must not be read.
+            grid: Height and width of the feature map whose positions the last features are; None if they are of none.
 
         Returns:
             The updated features.
         """
         name = self._visit(site)
+        if grid is not None:
+            self.seen = Seen(name, features, padding, grid)
         module = self._sites[key_of(name)]
         if isinstance(module, Adapter):
             return module(features)
@@ -148,7 +175,11 @@ class TokenStream:
         named = self.task if task is None else task
         waiting = self._waiting[rows] if self._waiting is not None else None
         states = [state[rows] for state in self._states]
-        return TokenStream(self._sites, states, Counter(self.visits), named, self._rules, waiting, self._column)
+        found = TokenStream(self._sites, states, Counter(self.visits), named, self._rules, waiting, self._column)
+        if self.seen is not None and isinstance(rows, slice):
+            padding = self.seen.padding[rows] if self.seen.padding is not None else None
+            found.seen = replace(self.seen, features=self.seen.features[rows], padding=padding)
+        return found
 
     def within(self, column: str) -> TokenStream:
         """The stream as it goes through the trunk of a task, whose sites have the names that the trunk knows.
@@ -158,7 +189,9 @@ class TokenStream:
         """
         begins = f"{column}/" if column else ""
         visits = Counter(self.visits)
-        return TokenStream(self._sites, self._states, visits, self.task, self._rules, self._waiting, begins)
+        found = TokenStream(self._sites, self._states, visits, self.task, self._rules, self._waiting, begins)
+        found.seen = self.seen
+        return found
 
     def check(self, expected: Iterable[str]) -> None:
         """Assert that every expected site fired exactly once.

@@ -5,11 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 from harness.documents import Section
+from harness.training.placeholders.objectives.config import (
+    AdversarialConfig,
+    AlignmentConfig,
+    AuxiliaryConfig,
+    DiscriminatorConfig,
+    DistilledConfig,
+    SelfSupervisedConfig,
+)
 
 
 class PlaceholderTrainingConfig(Section):
-    """How placeholder tokens take part in training. Every switch is off by default, and all combine."""
+    """How placeholder tokens take part in training. Every switch is off by default, and all combine.
+
+    Attributes:
+        alignment: Draw the tasks' mean tokens together, and keep them from collapsing.
+        auxiliary: Tell from the tokens of an image where it came from, or how it was turned.
+        adversarial: Learn with tokens that are moved against the loss, too.
+        discriminator: Hide from a discriminator whose tokens they are.
+        distilled: Start the tokens from a teacher's features and predict these, or follow one of the tasks.
+        self_supervised: Predict features that the tokens were not allowed to read.
+    """
+
+    alignment: AlignmentConfig | None = None
+    auxiliary: AuxiliaryConfig | None = None
+    adversarial: AdversarialConfig | None = None
+    discriminator: DiscriminatorConfig | None = None
+    distilled: DistilledConfig | None = None
+    self_supervised: SelfSupervisedConfig | None = None
 
     def science(self) -> dict[str, Any]:
-        """The switches that are on, as plain JSON values."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        """The switches that are on, whole, as plain JSON values."""
+        content = self.model_dump(mode="json", exclude_defaults=True)
+        for name in content:
+            section = getattr(self, name)
+            if isinstance(section, Section):
+                science = getattr(section, "science", None)
+                content[name] = science() if science is not None else section.model_dump(mode="json")
+        return content
