@@ -47,6 +47,7 @@ def test_stages_strides_and_sites_are_told_with_where_they_attach(tiny_submissio
     assert check(tiny_submission, ["model.placeholders.count=0"])["attachments"] == []
 
 
+@pytest.mark.usefixtures("tiny_suite")
 def test_adapters_are_reported_with_the_parameters_of_the_exchange_that_they_stand_for(tiny_submission: Path) -> None:
     tokens = check(tiny_submission)["attachments"]
     adapters = check(tiny_submission, ["model.placeholders.adapter=true"])["attachments"]

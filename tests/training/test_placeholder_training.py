@@ -160,7 +160,6 @@ def test_two_processes_end_where_one_does(tmp_path: Path, tiny_cache: Path, kind
     content["model"]["backbone"] = {"name": "test_convnext"}
     content["tasks"] = content["tasks"][:1] + content["tasks"][3:]
     content["training"] |= {"optimizer": {"name": "sgd", "learning_rate": 0.02}, "gradient_clip": None}
-    content["training"]["accumulation"] = 1
     found = []
     for processes in (1, 2):
         folder = tmp_path / str(processes)
