@@ -25,6 +25,7 @@ __all__ = [
     "Interval",
     "PairedDifference",
     "draw_weights",
+    "drawn_difference",
     "entry_interval",
     "holm",
     "images_needed",
@@ -162,6 +163,23 @@ def paired_difference(a: Sequence[Result], b: Sequence[Result], draws: int = 100
     _check([*a, *b], draws, [len(a), len(b)])
     estimates, drawn = _reduce([list(a), list(b)], draws, seed)
     return _paired(estimates, drawn, seed, len(a[0].ids))
+
+
+def drawn_difference(
+    a: tuple[Sequence[float], NDArray[np.float64]],
+    b: tuple[Sequence[float], NDArray[np.float64]],
+    images: int,
+    seed: int = 0,
+) -> PairedDifference:
+    """`paired_difference` of numbers that were drawn before, both sides under the same draws.
+
+    Args:
+        a: First entry: each seed's number, and float64 [S, D], each seed's numbers of the draws.
+        b: Second entry, likewise.
+        images: How many there are.
+        seed: Of the draws.
+    """
+    return _paired([np.asarray(a[0], float), np.asarray(b[0], float)], [a[1], b[1]], seed, images)
 
 
 def paired_breakdown(
