@@ -184,6 +184,8 @@ class Submission(Section):
         del content["model"]["backbone"]["feature_cache"]
         if self.model.backbone.weights is not None:  # what they are, not where they lie
             content["model"]["backbone"]["weights"] = weights_digest(self.model.backbone.weights)
+        if content["model"]["sharing"].get("curriculum") == 0:
+            del content["model"]["sharing"]["curriculum"]
         for task in content["tasks"]:
             if task["interpolation"] != "bicubic":
                 del task["interpolation"]

@@ -24,6 +24,7 @@ from harness.training.balancing.base import Setting, build_balancer
 from harness.training.compiling import as_written, compiled
 from harness.training.engine import Engine
 from harness.training.finite import any_process, gradient_norm, require_finite, require_finite_gradient
+from harness.training.gate_curves import GateCurves, reach
 from harness.training.measuring import Measure
 from harness.training.meters import Meters
 from harness.training.optimization import build_optimizer, learning_rate
@@ -126,6 +127,7 @@ def train(
         reporter.bar("training", steps, progress.step) as bar,
     ):
         meters = Meters(engine, progress)
+        gates = GateCurves(network, engine, config.compile)
         kept = progress.step
 
         def over() -> bool:
@@ -134,7 +136,7 @@ def train(
         def write(point: Mapping[str, float]) -> None:
             progress.draw(point)
             progress.points += 1
-            log(progress.step, {**point, **meters.point()})
+            log(progress.step, {**point, **gates.take(), **meters.point()})
 
         def write_losses(also: dict[str, float] | None = None) -> None:
             also = also or {}
@@ -182,6 +184,7 @@ def train(
             step_batches = share_images(loaded, leaders)
             meters.watch.lap("data")
             following = progress.step + 1
+            reach(network, progress.step / steps)
             related = {}
             if config.log_affinity is not None and following % config.log_affinity == 0:
                 related = affinity(model, engine, step_batches, config.accumulation, rate)
@@ -190,9 +193,10 @@ def train(
             found: dict[str, float] | None = None  # weights and cosines, in steps that end at a point of the curves
             if cosines or related or following == steps or following % config.log_every == 0:
                 found = related
-            values = differentiate(
-                model, engine, balancer, step_batches, config.accumulation, meters.watch.lap, found, cosines
-            )
+            with gates.watching(found is not None):
+                values = differentiate(
+                    model, engine, balancer, step_batches, config.accumulation, meters.watch.lap, found, cosines
+                )
             require_finite(values, progress.step)
             limit = config.gradient_clip
             norm = gradient_norm(network) if limit is None else engine.clip(model, limit)
