@@ -159,8 +159,8 @@ def sentences(record: Record) -> list[str]:
             )
         if gap is not None and gap.gap is not None:
             found.append(
-                f"{card}: {task.main} on {gap.images:,} training images is {100 * gap.gap:+.2f} points"
-                f"{_interval(gap.low, gap.high)} from that on the evaluation split"
+                f"{card}: train-test gap of {task.main}: {100 * gap.gap:+.2f} points{_interval(gap.low, gap.high)}"
+                f" ({gap.images:,} training images)"
             )
     return found
 

@@ -172,7 +172,10 @@ def test_the_board_shows_drops_over_seeds_and_verifies(builder: Any, right: Any)
 
 def test_the_result_is_told_in_words(builder: Any, right: Any) -> None:
     record = add(builder, "alpha", (CLEAN, FOG, JPEG), right)
-    (text,) = sentences(record)
+    gap = TrainGap(images=1500, value=0.95, gap=0.05, low=0.01, high=0.09)
+    task = record.tasks["one"].model_copy(update={"train_gap": gap})
+    text, other = sentences(record.model_copy(update={"tasks": {"one": task}}))
+    assert other == "one: train-test gap of top1: +5.00 points [1.00, 9.00] (1,500 training images)"
     assert "drop of top1 on corrupted images: 25.00 points [" in text
     assert text.endswith("28% of the clean number; lowest under fog")
 
