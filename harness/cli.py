@@ -138,6 +138,8 @@ def submit(
     if as_json:
         _print_json([record.model_dump(mode="json", exclude={"submission", "curves"}) for record in records])
     elif records:
+        from harness.board.robustness import sentences
+
         _print_board(leaderboard, {record.name for record in records})
         for record in records:
             for text in [*record.unrankable_because, *record.warnings]:
@@ -151,6 +153,8 @@ def submit(
                 shown = ", ".join(f"{card} {100 * change:+.2f}" for card, change in forgotten.items())
                 mean = 100 * sum(forgotten.values()) / len(forgotten)
                 reporter.say(f"backward transfer of {record.id}: {mean:+.2f} points ({shown})")
+            for text in sentences(record):
+                reporter.say(f"{record.id}: {text}")
         for text in api.missing_baselines(leaderboard, records):
             reporter.say(text)
     for job in failed:

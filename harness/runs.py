@@ -19,7 +19,7 @@ import yaml
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 
-from harness import provenance
+from harness import provenance, robustness
 from harness.atomic import locked, write_bytes, write_json, write_text
 from harness.board.records import Cost, Provenance, Record, read_record, write_record
 from harness.data.loading import TaskData
@@ -76,6 +76,7 @@ def run(submission: Submission, seed: int, runs: Path, board: Path, reporter: Re
             reporter.say(f"{submission.name}, seed {seed}: already on the board")
             return stored
     splits = open_data(submission)
+    robustness.check(submission, splits)
     folder = runs / identity
     with ExitStack() as stack:
         if engine.main:
@@ -87,6 +88,8 @@ def run(submission: Submission, seed: int, runs: Path, board: Path, reporter: Re
         if stored is not None:
             return stored
         reporter.say(f"{submission.name}, seed {seed}: {folder}")
+        if engine.main and not fresh:
+            robustness.adopt_training(submission, seed, runs, folder, reporter)
         made = _run(submission, seed, engine, splits, folder, reporter)
         if made is not None:
             write_record(board, *made, replace=fresh)
@@ -119,7 +122,7 @@ def _run(
 
     trained = _train(submission, seed, network, engine, splits, evaluation_data, folder, reporter, tracker)
 
-    tasks, statistics = {}, {}
+    tasks, statistics, results = {}, {}, {}
     seconds = _Seconds(folder / EVALUATED)
     for config in submission.tasks:
         name = config.dataset
@@ -135,12 +138,14 @@ def _run(
         if not engine.main:
             continue
         begun = time.perf_counter()
-        result = score(adapter, path)
+        results[name] = result = score(adapter, path)
         seconds.add(f"scoring {name}", time.perf_counter() - begun)
         tasks[name] = task_result(adapter, result, path, config.preprocessing())
         statistics[name] = result.statistics
+    further = robustness.measure(submission, seed, network, engine, splits, evaluation_data, results, folder, reporter)
     if not engine.main:
         return None
+    tasks = {name: task.model_copy(update=further[name]) for name, task in tasks.items()}
     opened = [*splits.train.values(), *splits.evaluation.values(), *splits.selection.values()]
     reasons = sorted(set(unrankable_reasons(opened, submission.evaluation.limit)))
     record = Record(

@@ -16,6 +16,7 @@ def single_task(submission: Submission, dataset: str, tokens: bool = False) -> S
 
     Backbone, neck, the task's head, data, batch size, steps, optimizer and schedule stay. Placeholder tokens, sharing,
     balancing, regime and shared images fall away: with one task they have nothing to do, and tokens are what is tested.
+    So do corruptions and train gap, which Δm does not need.
 
     Args:
         submission: Of several tasks.
@@ -25,7 +26,7 @@ def single_task(submission: Submission, dataset: str, tokens: bool = False) -> S
     Returns:
         A submission that two submissions have in common if they differ in nothing but how tasks are learned together.
     """
-    content = submission.resolved()
+    content = submission.plainly_scored().resolved()
     task = next(task for task in content["tasks"] if task["dataset"] == dataset) | {"weight": 1.0, "images_of": None}
     kind = submission.cards()[dataset].task
     model, training = content["model"], content["training"]

@@ -100,7 +100,18 @@ class Submission(Section):
         for task in self.tasks:
             self._check_images(task)
         check_objectives(self)
+        if self.evaluation.train_gap is not None and self.training.on_bad_image == "skip":
+            raise ValueError(
+                f"evaluation.train_gap: {self.evaluation.train_gap}, but training.on_bad_image: skip says that some"
+                " training images may not be readable, and images to be scored are never skipped; set on_bad_image to"
+                " stop, or leave train_gap out"
+            )
         return self
+
+    def plainly_scored(self) -> Submission:
+        """The same without corruptions and train gap: what is trained is the same, to the bit."""
+        plain = self.evaluation.model_copy(update={"corruptions": None, "train_gap": None})
+        return self.model_copy(update={"evaluation": plain})
 
     def _check_images(self, task: TaskConfig) -> None:
         """See to it that a task can take another's images."""
@@ -178,15 +189,19 @@ class Submission(Section):
 
         Name, description, seeds and tracking are left out: they do not change a run. So are the intervals of logging
         and checkpoints, the number of loader processes, and where features of a frozen backbone are kept.
+        Corruptions and the train gap change no weight, but they are in: a record with them says more than one without.
         """
         content = self.resolved()
         for key in ("name", "description", "seeds", "tracking", "control"):
             del content[key]
         content["training"] = self.training.science()
         content["model"]["placeholders"] = self.model.placeholders.science()
+        content["evaluation"] = self.evaluation.science()
         del content["model"]["backbone"]["feature_cache"]
         if self.model.backbone.weights is not None:  # what they are, not where they lie
             content["model"]["backbone"]["weights"] = weights_digest(self.model.backbone.weights)
+        if content["model"]["sharing"].get("curriculum") == 0:
+            del content["model"]["sharing"]["curriculum"]
         for task in content["tasks"]:
             if task["interpolation"] != "bicubic":
                 del task["interpolation"]

@@ -74,6 +74,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     for task in comparison.tasks:
         for kind, parts in task.by.items():
             _print_parts(f"{task.card} by {kind}", parts, console)
+    _print_drops(comparison, console)
     known = [k for k in comparison.cost_a if comparison.cost_a[k] is not None or comparison.cost_b.get(k) is not None]
     if known:
         table = Table()
@@ -95,6 +96,25 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         )
     for sentence in comparison.verdict:
         console.print(safe_terminal(sentence), markup=False, highlight=False)
+
+
+def _print_drops(comparison: Comparison, console: Console) -> None:
+    if not comparison.drops:
+        return
+    table = Table(title=Text("drop on corrupted images"), title_justify="left")
+    for index, column in enumerate(("task", "A", "B", "A - B", "95% interval", "p (Holm)")):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    for drop in comparison.drops:
+        style = "" if drop.p_holm >= 0.05 else "green" if drop.difference < 0 else "red"
+        table.add_row(
+            Text(f"{safe_terminal(drop.card)} ({safe_terminal(drop.main)})"),
+            f"{100 * drop.a:.2f}",
+            f"{100 * drop.b:.2f}",
+            Text(f"{100 * drop.difference:+.2f}", style=style),
+            Text(f"[{100 * drop.low:+.2f}, {100 * drop.high:+.2f}]"),
+            f"{drop.p_holm:.3f}",
+        )
+    console.print(table)
 
 
 def _print_parts(title: str, parts: list[Part], console: Console) -> None:

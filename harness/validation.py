@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from harness import robustness
 from harness.errors import HarnessError
 from harness.models.network import MultiTaskNetwork
 from harness.models.placeholders import Adapter
@@ -40,6 +41,7 @@ def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     check_batches(submission, processes=1)
     build_balancer(submission.training.balancing, Setting({task.dataset: task.weight for task in submission.tasks}))
     splits = open_data(submission)
+    robustness.check(submission, splits)
     with torch.random.fork_rng(devices=[]):
         network = build_network(submission, splits)
     tasks = []

@@ -14,6 +14,7 @@ from harness.board.entries import Column, Entry, entries_of, protocol_hash
 from harness.board.evidence import LEVEL, Estimate, Evidence
 from harness.board.records import Record, read_records
 from harness.board.relative import against_single_tasks
+from harness.board.robustness import task_document
 from harness.board.text import duration, percent, quantity, safe_markdown, safe_terminal
 from harness.errors import HarnessError
 from harness.evaluation.resampling import holm
@@ -245,7 +246,7 @@ def _entry_document(entry: Entry, estimates: Mapping[str, Estimate], problems: S
             "spread": stdev(known) if len(known) == len(seeds) > 1 else None,
             "metrics": {key: _mean([result.metrics.get(key) for result in results]) for key in first.metrics},
             "per_class": {key: _mean([result.per_class.get(key) for result in results]) for key in first.per_class},
-        }
+        } | task_document(records, card)
     costs = [record.cost.model_dump(include=set(SCALAR_COSTS)) for record in records]
     return {
         "entry": entry.key,

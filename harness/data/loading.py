@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from harness.data.batches import RESERVED, UNKNOWN, Batch, ClassificationBatch
 from harness.data.collation import MULTIPLE, collate
 from harness.data.config import TaskConfig
+from harness.data.corruptions.apply import Corruption
 from harness.data.feature_rows import FeatureRows
 from harness.data.image_cache import ImageCache
 from harness.data.joint_images import matching_rows
@@ -91,10 +92,16 @@ class TaskData(Dataset[Any]):
         self._whole_batches = cache is not None and adapter.task == "classification" and only_flips
         self._features: FeatureRows | None = None
         self._first = 0
+        self._corruption: Corruption | None = None
 
     @property
     def steady(self) -> bool:
-        """Whether an image gives the same pixels in every epoch, of one size, and every image can be had."""
+        """Whether an image gives the same pixels in every epoch, of one size, and every image can be had.
+
+        Corrupted images are not what is kept under their names, so they do not count as such.
+        """
+        if self._corruption is not None:
+            return False
         return not self._transform.random and self.config.resize in ("stretch", "crop") and not self._skip
 
     @property
@@ -108,6 +115,23 @@ class TaskData(Dataset[Any]):
         other = copy.copy(self)
         other.training = False
         other._transform = Transform(self.config, training=False)
+        return other
+
+    def corrupted(self, corruption: Corruption) -> TaskData:
+        """The same images without augmentation, each corrupted as it is decoded.
+
+        Neither the image cache nor kept features are read, for both are of clean images.
+        """
+        other = self.still()
+        other._corruption, other._features, other._whole_batches = corruption, None, False
+        return other
+
+    def picked(self, count: int) -> TaskData:
+        """Some of the images without augmentation, chosen by the run's seed; all of them where there are no more."""
+        other = self.still()
+        places = np.random.default_rng(derive_seed("picked", *self.stream)).permutation(len(self))[:count]
+        other.rows = np.sort(places) if self.rows is None else self.rows[np.sort(places)]
+        other._leader = None
         return other
 
     def remembering(self, features: FeatureRows, first: int) -> TaskData:
@@ -155,7 +179,7 @@ class TaskData(Dataset[Any]):
         row = index if self.rows is None else int(self.rows[index])
         if self._features is not None:
             return self._unseen(epoch, row, index, self._features)
-        sample: Sample = self._cache.sample(row, self.adapter) if self._cache is not None else self.adapter[row]
+        sample = self._sample(row)
         size = sample.image.shape[:2] if self._cache is None else tuple(self._cache.sizes[row].tolist())
         key = self._key(epoch, index, sample.id)
         item: dict[str, Any] = {"id": sample.id, "size": size}
@@ -175,6 +199,12 @@ class TaskData(Dataset[Any]):
             labels = torch.from_numpy(sample.labels[kept])
             return item | {"image": out["image"], "boxes": out["boxes"][wide], "labels": labels[wide]}
         return item | self._transform(sample.image, key) | self._questions(sample, key)
+
+    def _sample(self, row: int) -> Sample:
+        if self._corruption is not None:
+            return self._corruption.sample(self.adapter, row, self.config.cache, self.config.interpolation)
+        sample: Sample = self._cache.sample(row, self.adapter) if self._cache is not None else self.adapter[row]
+        return sample
 
     def _unseen(self, epoch: int, row: int, index: int, features: FeatureRows) -> dict[str, Any]:
         """An item without its image."""

@@ -25,6 +25,7 @@ __all__ = [
     "Interval",
     "PairedDifference",
     "draw_weights",
+    "drawn_difference",
     "entry_interval",
     "holm",
     "images_needed",
@@ -197,6 +198,23 @@ def interaction(
     estimates, drawn = _reduce(sides, draws, seed)
     changes = [estimates[0] - estimates[1], estimates[2] - estimates[3]]
     return _paired(changes, [drawn[0] - drawn[1], drawn[2] - drawn[3]], seed, len(sides[0][0].ids), tail=True)
+
+
+def drawn_difference(
+    a: tuple[Sequence[float], NDArray[np.float64]],
+    b: tuple[Sequence[float], NDArray[np.float64]],
+    images: int,
+    seed: int = 0,
+) -> PairedDifference:
+    """`paired_difference` of numbers that were drawn before, both sides under the same draws.
+
+    Args:
+        a: First entry: each seed's number, and float64 [S, D], each seed's numbers of the draws.
+        b: Second entry, likewise.
+        images: How many there are.
+        seed: Of the draws.
+    """
+    return _paired([np.asarray(a[0], float), np.asarray(b[0], float)], [a[1], b[1]], seed, images)
 
 
 def paired_breakdown(

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from harness.data.corruptions.config import VERSION, CorruptionsConfig
 from harness.documents import Section
 from harness.errors import suggestion
 from harness.training.balancing import BALANCING
@@ -203,10 +204,22 @@ class EvaluationConfig(Section):
     Attributes:
         batch_size: Images per forward pass.
         limit: Use at most so many images of every split and take at most so many steps: a smoke run, never ranked.
+        corruptions: Score on corrupted images, too; None means no. Training is the same either way.
+        train_gap: Score so many training images, too, without augmentation, chosen by the seed: how much better the
+            network is on what it has seen. None means none. Training is the same either way.
     """
 
     batch_size: int = Field(default=64, ge=1, le=65536)
     limit: int | None = Field(default=None, ge=1)
+    corruptions: CorruptionsConfig | None = None
+    train_gap: int | None = Field(default=None, ge=2)
+
+    def science(self) -> dict[str, Any]:
+        """What a record depends on, as plain JSON values, without what is switched off."""
+        content = self.model_dump(mode="json", exclude_none=True)
+        if self.corruptions is not None:
+            content["corruptions"]["version"] = VERSION
+        return {"limit": None} | content
 
 
 class TrackingConfig(Section):

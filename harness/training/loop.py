@@ -24,6 +24,7 @@ from harness.training.balancing.base import Setting, build_balancer
 from harness.training.compiling import as_written, compiled
 from harness.training.engine import Engine
 from harness.training.finite import any_process, gradient_norm, require_finite, require_finite_gradient
+from harness.training.gate_curves import GateCurves, reach
 from harness.training.measuring import Measure
 from harness.training.meters import Meters
 from harness.training.optimization import build_optimizer, learning_rate
@@ -130,6 +131,7 @@ def train(
         reporter.bar("training", steps, progress.step) as bar,
     ):
         meters = Meters(engine, progress)
+        gates = GateCurves(network, engine, config.compile)
         kept = progress.step
 
         def over() -> bool:
@@ -138,7 +140,7 @@ def train(
         def write(point: Mapping[str, float]) -> None:
             progress.draw(point)
             progress.points += 1
-            log(progress.step, {**point, **meters.point()})
+            log(progress.step, {**point, **gates.take(), **meters.point()})
 
         def write_losses(also: dict[str, float] | None = None) -> None:
             also = also or {}
@@ -187,6 +189,7 @@ def train(
             step_batches = share_images(loaded, leaders)
             meters.watch.lap("data")
             following = progress.step + 1
+            reach(network, progress.step / steps)
             related = {}
             if config.log_affinity is not None and following % config.log_affinity == 0:
                 related = affinity(model, engine, step_batches, config.accumulation, rate)
@@ -197,10 +200,11 @@ def train(
                 found = related
             if network.objectives is not None:
                 network.objectives.step = progress.step
-            values = differentiate_with_adversary(
-                config.placeholders.adversarial,
-                *(model, engine, balancer, step_batches, config.accumulation, meters.watch.lap, found, cosines),
-            )
+            with gates.watching(found is not None):
+                values = differentiate_with_adversary(
+                    config.placeholders.adversarial,
+                    *(model, engine, balancer, step_batches, config.accumulation, meters.watch.lap, found, cosines),
+                )
             require_finite(values, progress.step)
             limit = config.gradient_clip
             norm = gradient_norm(network) if limit is None else engine.clip(model, limit)

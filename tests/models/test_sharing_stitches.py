@@ -228,3 +228,39 @@ def test_mixed_precision_and_gradient_mode_hold_in_all_columns() -> None:
         loss = net({"c": data["c"]})["c"]
     assert loss.isfinite()
     assert not net.predict("c", data["c"]).requires_grad
+
+
+@pytest.mark.parametrize("name", ["cross_stitch", "sluice"])
+@pytest.mark.parametrize("count", [0, 4])
+def test_images_that_tasks_hold_together_go_through_the_columns_once_with_the_losses_of_copies(
+    name: str, count: int
+) -> None:
+    net = build(
+        name=name, count=count, backbone={"name": "test_convnext"}
+    )  # no batch norm, which would see fewer images
+    data = batches()
+    images = torch.cat([data["d"].images, data["c"].images[:1]])
+    held = {task: replace(data[task].rows(0, 2), images=images[:2]) for task in "cdsv"}
+    copies = {task: replace(batch, images=batch.images.clone()) for task, batch in held.items()}
+    seen: list[int] = []
+    net.shared.columns["d"].backbone.register_forward_pre_hook(lambda _, x: seen.append(len(x[0])))  # type: ignore[union-attr]
+    once, apart = net.eval()(held), net(copies)
+    assert seen == [2, 8]
+    for task, loss in apart.items():
+        torch.testing.assert_close(once[task], loss)
+    torch.testing.assert_close(
+        *[
+            torch.autograd.grad(sum(one.values()), net.shared.columns["s"].backbone.body.stem[0].weight)[0]
+            for one in (once, apart)
+        ]
+    )  # type: ignore[union-attr]
+
+
+def test_tasks_with_tokens_or_statistics_of_their_own_still_go_through_the_columns_on_their_own() -> None:
+    for net in (build(count=4, sharing="per_task"), build(backbone={"batch_norm": "per_task"})):
+        data = batches()
+        held = {task: replace(data[task].rows(0, 2), images=data["d"].images) for task in "cdsv"}
+        seen: list[int] = []
+        net.shared.columns["d"].backbone.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(len(x[0])))  # type: ignore[union-attr]
+        net(held)
+        assert sum(seen) == 8

@@ -32,14 +32,21 @@ class Policy(nn.Module):
     Draws follow from a seed and a count, which are saved with the weights, and not from a global stream: they are the
     same in all processes of a run, and a resumed run goes on with those that would have come.
 
+    Blocks that a curriculum has not opened are kept by all tasks; nothing is learned about them, and they are in no
+    penalty.
+
     Args:
         tasks: Their names.
         blocks: L.
         temperature: τ.
+
+    Attributes:
+        closed: How many blocks, from the first on, are not open.
     """
 
     def __init__(self, tasks: Sequence[str], blocks: int, temperature: float) -> None:
         super().__init__()
+        self.closed = 0
         self.logits = nn.ParameterDict(
             {task: nn.Parameter(torch.full((blocks,), math.log(START / (1 - START)))) for task in tasks}
         )
@@ -59,7 +66,8 @@ class Policy(nn.Module):
             return (logits > 0).to(logits.dtype)
         noisy = logits + self._noise(task).to(logits)
         soft = (noisy / self._temperature).sigmoid()
-        return (noisy > 0).to(logits.dtype) + (soft - soft.detach())  # exactly 0 or 1
+        drawn = (noisy > 0).to(logits.dtype) + (soft - soft.detach())  # exactly 0 or 1
+        return torch.cat([torch.ones_like(drawn[: self.closed]), drawn[self.closed :]]) if self.closed else drawn
 
     def penalty(self, sparsity: float, sharing: float) -> Tensor:
         """λ_sp Σ_l Σ_t log α_lt + λ_sh Σ_{s<t} Σ_l (L - l)/L |α_ls - α_lt| (eq. 4 and 5), a scalar.
@@ -70,6 +78,8 @@ class Policy(nn.Module):
         chances = logits.sigmoid()
         blocks = logits.shape[1]
         weights = 1 - torch.arange(1, blocks + 1, device=logits.device) / blocks
+        if self.closed:
+            logits, chances, weights = logits[:, self.closed :], chances[:, self.closed :], weights[self.closed :]
         apart = [(weights * (one - other).abs()).sum() for one, other in combinations(chances, 2)]
         return sparsity * nn.functional.logsigmoid(logits).sum() + sharing * sum(apart, logits.new_zeros(()))
 
@@ -88,8 +98,7 @@ class DynamicRoutingSharing(HardSharing):
 
     A skipped block passes its input on: x + g (f(x) - x). Blocks are computed either way, so a skipped one saves no
     time. Tasks go through the trunk one at a time, and each has batch-norm statistics of its own, because features are
-    other ones on each route. Left out: the paper's curriculum, the falling temperature, and training anew with the
-    policy that was found.
+    other ones on each route. Left out: the falling temperature, and training anew with the policy that was found.
 
     Args:
         config: The model section.
@@ -121,6 +130,7 @@ class DynamicRoutingSharing(HardSharing):
             )
         self.policy = Policy(tasks, len(names), options.temperature)
         self._coefficients = (options.sparsity, options.sharing)
+        self._curriculum = options.curriculum
         self._gates: Tensor | None = None
         for number, name in enumerate(names):
             # Ahead of the hooks that hand features out, so that these see what a task keeps.
@@ -129,6 +139,29 @@ class DynamicRoutingSharing(HardSharing):
     def parts(self) -> dict[str, nn.Module]:
         """What the tasks share, and their policies, in parts that share no parameter."""
         return super().parts() | {"policy": self.policy}
+
+    def reach(self, share: float) -> None:
+        """Open the blocks whose turn has come: the last l of L in the l-th of L equal parts of the curriculum.
+
+        In the paper a part is an epoch, and decisions about the other blocks are not updated (Sun 2020, section 3.3).
+
+        Args:
+            share: Of the training that is done, from 0 on.
+        """
+        blocks = len(next(iter(self.policy.logits.values())))
+        opened = math.floor(share / self._curriculum * blocks + 1e-9) + 1 if self._curriculum else blocks
+        self.policy.closed = max(0, blocks - opened)
+
+    def watch_gates(self, on: bool) -> None:
+        """Nothing has to be watched: see `gate_loads`."""
+
+    def gate_loads(self) -> dict[str, tuple[float, int]]:
+        """The probability that a task keeps a block, by ``<task>/block <l>/kept``, as if of one image."""
+        return {
+            f"{task}/block {number}/kept": (chance, 1)
+            for task, logits in self.policy.logits.items()
+            for number, chance in enumerate(logits.detach().double().sigmoid().tolist(), start=1)
+        }
 
     def penalty(self) -> Tensor:
         """See `Policy.penalty`."""

@@ -43,10 +43,16 @@ class Gate(nn.Module):
     Args:
         channels: C of the map.
         count: E.
+
+    Attributes:
+        keeps: Whether to keep the weights of the last call, without gradient, for whoever watches.
+        kept: float [B, E], these weights, or None.
     """
 
     def __init__(self, channels: int, count: int) -> None:
         super().__init__()
+        self.keeps = False
+        self.kept: Tensor | None = None
         self.linear = nn.Linear(channels, count, bias=False)
 
     def forward(self, features: Tensor, padding: Tensor | None = None) -> Tensor:
@@ -59,7 +65,10 @@ class Gate(nn.Module):
         Returns:
             float [B, E] in [0, 1], rows sum to 1.
         """
-        return self.linear(pooled(features, padding)).softmax(1)
+        weights: Tensor = self.linear(pooled(features, padding)).softmax(1)
+        if self.keeps:
+            self.kept = weights.detach()
+        return weights
 
 
 def pooled(features: Tensor, padding: Tensor | None = None) -> Tensor:

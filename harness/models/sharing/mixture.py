@@ -14,7 +14,9 @@ from harness.models.backbones.base import Build
 from harness.models.config import ModelConfig
 from harness.models.features import Features, padding_mask
 from harness.models.placeholders import Placeholders
+from harness.models.sharing.experts import Gate
 from harness.models.sharing.hard import HardSharing
+from harness.models.sharing.loads import GateLoads, Place
 
 POOLED = "pooled"
 
@@ -33,6 +35,9 @@ class Mixture(Protocol):
         Returns:
             float [B, C, h, w] by task.
         """
+
+    def places(self) -> list[Place]:
+        """The gates, and what they weigh."""
 
 
 class MixtureSharing(HardSharing):
@@ -55,6 +60,7 @@ class MixtureSharing(HardSharing):
         reading_pooled = [task for task in tasks if task in pooled_only]
         reading_maps = [task for task in tasks if task not in pooled_only]
         self.mixtures = nn.ModuleDict()
+        self._loads: GateLoads | None = None
         if reading_pooled:
             self.mixtures[POOLED] = self._mixture(config, reading_pooled, self.shape.pooled_width, 1)
         for stride in self.shape.strides if reading_maps else ():
@@ -93,11 +99,26 @@ class MixtureSharing(HardSharing):
             if name == POOLED:
                 for task, map_ in mixture(one.pooled[:, :, None, None], None, tasks).items():
                     found[task] = replace(found[task], pooled=map_.flatten(1))
+                if self._loads is not None:
+                    self._loads.add(name, mixture.places(), tasks)
                 continue
             level = one.pyramid[int(name)]
             for task, map_ in mixture(level, _padding(batch, level), tasks).items():
                 found[task] = replace(found[task], pyramid=found[task].pyramid | {int(name): map_})
+            if self._loads is not None:
+                self._loads.add(name, mixture.places(), tasks)
         return found
+
+    def watch_gates(self, on: bool) -> None:
+        """Begin to sum up the weights that gates give, or end it."""
+        self._loads = GateLoads() if on else None
+        for module in self.mixtures.modules():
+            if isinstance(module, Gate):
+                module.keeps, module.kept = on, None
+
+    def gate_loads(self) -> dict[str, tuple[float, int]]:
+        """Sum of the weights since the watch began and number of images, by ``<task>/<map>/<expert>``."""
+        return self._loads.sums if self._loads is not None else {}
 
     def _calls(self, features: Mapping[str, Features]) -> Iterator[tuple[list[str], str]]:
         """Which tasks have a mixture computed together, because the trunk gave them the very same features."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from harness.models.config import ModelConfig
 from harness.models.sharing.experts import Experts, Gate, mixed
+from harness.models.sharing.loads import Place, numbered
 from harness.models.sharing.mixture import MixtureSharing
 from harness.models.sharing.options import MlMmoeConfig, MmoeConfig, MoeConfig
 
@@ -38,6 +39,14 @@ class Mmoe(nn.Module):
         outputs = self.experts[0](features)  # the same for all tasks
         return {task: self._climb(features, outputs, padding, task) for task in tasks}
 
+    def places(self) -> list[Place]:
+        """See `Mixture`."""
+        return [
+            Place(task, level, numbered(self.experts[0].count), gate)  # type: ignore[arg-type]
+            for level, gates in enumerate(self.gates, start=1)
+            for task, gate in gates.items()  # type: ignore[operator]
+        ]
+
     def _climb(self, features: Tensor, outputs: Tensor, padding: Tensor | None, task: str) -> Tensor:
         for level, gates in enumerate(self.gates):
             if level:
@@ -64,6 +73,10 @@ class Moe(nn.Module):
     def forward(self, features: Tensor, padding: Tensor | None, tasks: Sequence[str]) -> dict[str, Tensor]:
         """See `Mixture`."""
         return dict.fromkeys(tasks, mixed(self.gate(features, padding), self.experts(features)))
+
+    def places(self) -> list[Place]:
+        """See `Mixture`."""
+        return [Place("", 1, numbered(self.experts.count), self.gate)]
 
 
 class MoeSharing(MixtureSharing):

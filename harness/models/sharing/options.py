@@ -131,9 +131,12 @@ class DynamicRoutingConfig(Section):
         temperature: Of the Gumbel-softmax: lower ones are nearer to yes or no, with noisier gradients.
         sparsity: Coefficient of the penalty on blocks that are kept.
         sharing: Coefficient of the penalty on tasks that choose differently.
+        curriculum: Over which share of the training decisions are opened, one block after another from the last to the
+            first; until then every task keeps a block. 0: all are open from the start.
     """
 
     name: Literal["dynamic_routing"]
     temperature: Annotated[float, Field(gt=0, le=100)] = 5.0
     sparsity: Coefficient = 0.05
     sharing: Coefficient = 0.05
+    curriculum: Annotated[float, Field(ge=0, le=1)] = 0.0

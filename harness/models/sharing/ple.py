@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from harness.models.config import ModelConfig
 from harness.models.sharing.experts import Experts, Gate, mixed
+from harness.models.sharing.loads import SHARED_GATE, Place, numbered
 from harness.models.sharing.mixture import MixtureSharing
 from harness.models.sharing.options import CgcConfig, PleConfig
 
@@ -63,6 +64,23 @@ class Extraction(nn.Module):
             found[SHARED] = mixed(weights, torch.cat([*own.values(), shared], 1))
         return found
 
+    def places(self, level: int) -> list[Place]:
+        """The gates, and what they weigh.
+
+        Args:
+            level: Which one this is.
+        """
+        shared = numbered(self.shared.count, "shared")
+        own = {task: experts.count for task, experts in self.own.items()}
+        found = [
+            Place(task, level, numbered(count, "own") + shared, self.gates[task])  # type: ignore[arg-type]
+            for task, count in own.items()
+        ]
+        if self.shared_gate is not None:
+            every = tuple(name for task, count in own.items() for name in numbered(count, task))  # type: ignore[arg-type]
+            found.append(Place(SHARED_GATE, level, every + shared, self.shared_gate))
+        return found
+
 
 class Ple(nn.Module):
     """Stacked levels of extraction; a single one is customized gate control (CGC).
@@ -96,6 +114,10 @@ class Ple(nn.Module):
         for number, level in enumerate(self.levels, start=1):
             streams = level(streams, padding, tasks if number == len(self.levels) else self._tasks)
         return streams
+
+    def places(self) -> list[Place]:
+        """See `Mixture`."""
+        return [place for number, level in enumerate(self.levels, start=1) for place in level.places(number)]  # type: ignore[operator]
 
 
 class CgcSharing(MixtureSharing):

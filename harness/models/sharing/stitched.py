@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.batches import Batch
+from harness.data.joint_images import same_images
 from harness.models.backbones.base import BackboneFeatures, Build
 from harness.models.backbones.structure import Stage
 from harness.models.config import ModelConfig
@@ -26,7 +27,8 @@ class StitchedSharing(nn.Module):
     """A trunk per task; at chosen stages the trunks' features of the same image are mixed.
 
     The images of a task go through all columns, because mixing needs every column's features of them; the head of the
-    task reads its own column. Images of equal size go through together, whatever task they belong to.
+    task reads its own column. Images of equal size go through together, whatever task they belong to, and those that
+    several tasks hold once for all of these, as with `HardSharing`.
 
     A unit that no head would see is not made: the last one is at a stage that a head reads, and it mixes only for
     the columns of tasks that do.
@@ -53,6 +55,7 @@ class StitchedSharing(nn.Module):
         self._tasks = tuple(tasks)
         self._pooled_only = frozenset(pooled_only)
         self.columns = nn.ModuleDict({task: Trunk(config, build and partial(_copied, build)) for task in tasks})
+        self._alone = config.placeholders.sharing != "all"
         per_task = config.backbone.batch_norm == "per_task"
         self._statistics = TaskStatistics(self.columns, tasks) if per_task else None
         self.units = nn.ModuleDict()
@@ -103,18 +106,20 @@ class StitchedSharing(nn.Module):
         features: dict[str, Features] = {}
         for group in self._groups(batches):
             if self._statistics is not None:
-                self._statistics.select(group[0])
-            images, contents = joined([batches[task] for task in group])
-            samples = {task: len(batches[task].ids) for task in group}
-            mapped = sum(count for task, count in samples.items() if task not in self._pooled_only)
+                self._statistics.select(group[0][0])
+            first = [batches[tasks[0]] for tasks in group]
+            images, contents = joined(first)
+            samples = {tasks[0]: len(batch.ids) for tasks, batch in zip(group, first, strict=True)}
+            mapped = sum(samples[tasks[0]] for tasks in group if not self._pooled_only.issuperset(tasks))
             streams = {task: placeholders.begin(samples) if placeholders is not None else None for task in self._tasks}
-            remembered = batches[group[0]].remembered  # only where there is one column
+            remembered = first[0].remembered  # only where there is one column
             encoded = self._encode(streams, images, contents, mapped, remembered)
             start = 0
-            for task, count in samples.items():
-                rows = slice(start, start + count)
+            for tasks in group:
+                rows = slice(start, start + samples[tasks[0]])
                 start = rows.stop
-                features[task] = self._features(task, encoded[task], streams[task], rows)
+                for task in tasks:
+                    features[task] = self._features(task, encoded[task], streams[task], rows)
         return features
 
     def _encode(
@@ -136,13 +141,18 @@ class StitchedSharing(nn.Module):
             stream.rows(rows, task) if stream is not None else None,
         )
 
-    def _groups(self, batches: Mapping[str, Batch]) -> list[list[str]]:
-        """Tasks whose images go through the columns together, those that need the pyramid first."""
+    def _groups(self, batches: Mapping[str, Batch]) -> list[list[list[str]]]:
+        """What goes through the columns together: tasks of equal images, those first that need the pyramid."""
         if self._statistics is not None:
-            return [[task] for task in batches]
-        by_size: dict[torch.Size, list[str]] = {}
+            return [[[task]] for task in batches]
+        by_size: dict[torch.Size, list[list[str]]] = {}
         for task, batch in sorted(batches.items(), key=lambda item: item[0] in self._pooled_only):
-            by_size.setdefault(batch.images.shape[1:], []).append(task)
+            alike = by_size.setdefault(batch.images.shape[1:], [])
+            twins = [tasks for tasks in alike if not self._alone and same_images(batches[tasks[0]], batch)]
+            if twins:
+                twins[0].append(task)
+            else:
+                alike.append([task])
         return list(by_size.values())
 
     def _stitches(self, count: int) -> Iterator[tuple[Stage, list[int]]]:
