@@ -14,7 +14,7 @@ from harness.data.batches import Batch
 from harness.models.backbones.base import Build
 from harness.models.config import ModelConfig
 from harness.models.features import Features, FeatureShape
-from harness.models.placeholders import Placeholders, TokenStream
+from harness.models.placeholders import Edit, Placeholders, TokenStream
 from harness.models.trunk import Trunk
 
 
@@ -83,13 +83,15 @@ class ColumnSharing(nn.Module):
         if placeholders is not None:
             assert stream is not None
             # Inside, sites have the names that the backbone knows, and are those of this column.
-            inside = TokenStream(_sites(placeholders, column), stream.tokens, task=task)
+            inside = TokenStream(
+                _sites(placeholders, column), stream.tokens, task=task, edit=_edit(placeholders, column)
+            )
         mapped = 0 if column in self._pooled_only else len(batch.ids)
         found = self._trunk(column)(batch.images, inside, mapped, batch.contents, batch.remembered)
         if placeholders is None or inside is None or stream is None:
             return Features(found.pyramid, found.pooled, None)
         visits = stream.visits + Counter({f"{column}/{site}": times for site, times in inside.visits.items()})
-        outside = TokenStream(dict(placeholders.sites.items()), inside.tokens, visits, task)
+        outside = TokenStream(dict(placeholders.sites.items()), inside.tokens, visits, task, placeholders.edit)
         return Features(found.pyramid, found.pooled, outside)
 
     def _trunk(self, task: str) -> Trunk:
@@ -106,6 +108,12 @@ def begin(placeholders: Placeholders | None, task: str, batch: Batch) -> TokenSt
 def _sites(placeholders: Placeholders, column: str) -> dict[str, nn.Module]:
     prefix = f"{column}/"
     return {name.removeprefix(prefix): site for name, site in placeholders.sites.items() if name.startswith(prefix)}
+
+
+def _edit(placeholders: Placeholders, column: str) -> Edit | None:
+    """What looks at tokens is told which column's sites they are at."""
+    edit = placeholders.edit
+    return None if edit is None else lambda site, tokens: edit(f"{column}/{site}", tokens)
 
 
 def _copied(build: Build, growth: Mapping[str, Any]) -> nn.Module:
