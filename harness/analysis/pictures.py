@@ -52,7 +52,7 @@ def maps(run: Run, name: str, token_entropy: dict[str, list[float] | None]) -> l
             height, width, before, stride = grid
             weights = look.read[place].mean(0)[:, before:].unflatten(1, (height, width)).cpu()  # [K, h, w]
             spread = token_entropy.get(look.site) or [1.0] * len(weights)
-            chosen = sorted(range(len(weights)), key=lambda token, spread=spread: spread[token])[:SHOWN_TOKENS]
+            chosen = sorted(range(len(weights)), key=spread.__getitem__)[:SHOWN_TOKENS]
             views = [(None, weights.mean(0)), *((token, weights[token]) for token in chosen)]
             sites.append(
                 {

@@ -20,6 +20,7 @@ from harness.analysis.probe import Matrix, Probed, own_tokens, places, probe
 from harness.analysis.projection import principal_components, umap
 from harness.analysis.scores import scored
 from harness.analysis.similarity import linear_cka, pearson
+from harness.analysis.subsets import MAX_TASKS
 from harness.analysis.tokens import Recording, changed
 from harness.board.records import find_entry, read_records
 from harness.data.transforms import derive_seed
@@ -73,7 +74,7 @@ def analyze(
     }
     unchanged, tokens, attention = _watch(run)
     report["tasks"] = {name: _task(run, name, unchanged[name], draws) for name in names}
-    report |= {"tokens": None, "picture": None, "attention": None, "dependency": None, "controls": None}
+    report |= {"tokens": None, "picture": None, "attention": None, "dependency": None, "controls": None, "maps": {}}
     if run.network.placeholders is None:
         _leave_out(report, "tokens", "the plain network has no placeholder tokens")
     else:
@@ -84,7 +85,9 @@ def analyze(
     report["gradients"] = gradient_cosines(run)
     report["affinity"] = run.record.affinity()
     report["interaction"] = None
-    if len(names) > 1:
+    if len(names) > MAX_TASKS:
+        _leave_out(report, "interaction", f"there are more than {MAX_TASKS} tasks, with too many subsets to train")
+    elif len(names) > 1:
         seeds = [record.seed for record in find_entry(read_records(board), run.record.entry)]
         report["interaction"] = interaction(run.submission, seeds, board, runs, folder, draws)
     else:
@@ -155,11 +158,11 @@ def _about_tokens(
     else:
         _leave_out(report, "picture", "these tokens read nothing, so they are the same for every image")
     if any(attention.values()):
-        found["attention"] = {name: {"sites": sites, "images": None} for name, sites in attention.items()}
+        found |= {"attention": attention, "maps": {}}
         for name, sites in attention.items():
             if run.data[name].adapter.card.redistributable:
                 spread = {site: one["token_entropy"] for site, one in sites.items()}
-                found["attention"][name]["images"] = maps(run, name, spread)
+                found["maps"][name] = maps(run, name, spread)
             else:
                 _leave_out(report, f"attention over images of {name}", "its licence does not allow showing them")
     else:

@@ -66,9 +66,8 @@ def subsets(submission: Submission) -> dict[Subset, Submission | str]:
     """
     names = [task.dataset for task in submission.tasks]
     if len(names) > MAX_TASKS:
-        raise HarnessError(
-            f"{len(names)} tasks have {2 ** len(names) - 1:,} subsets; at most {MAX_TASKS} tasks are taken apart"
-        )
+        count = 2 ** len(names) - 1
+        raise HarnessError(f"{len(names)} tasks have {count:,} subsets; at most {MAX_TASKS} tasks are taken apart")
     found: dict[Subset, Submission | str] = {}
     for size in range(1, len(names) + 1):
         for chosen in combinations(names, size):

@@ -127,7 +127,7 @@ class MultiTaskNetwork(nn.Module):
 
     @torch.no_grad()
     def trace(self, name: str, batch: Batch) -> tuple[Features | None, tuple[Tensor, ...]]:
-        """What a task's head gets of its images (a blind one nothing), and its output maps; see the head's `outputs`."""
+        """What a task's head gets of its images (a blind one nothing), and its output maps (the head's `outputs`)."""
         ((_, features),) = self._encode({name: batch})
         return features, self._run(name, "outputs", features, batch)
 
