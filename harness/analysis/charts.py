@@ -1,4 +1,4 @@
-"""Pictures of an analysis as inline SVG. Colours come from the style sheet through classes, so they follow its theme."""
+"""Pictures of an analysis as inline SVG. Colours come from the style sheet through classes and follow its theme."""
 
 from __future__ import annotations
 

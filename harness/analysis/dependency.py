@@ -46,10 +46,10 @@ def dependency(run: Run, tokens: Tokens, unchanged: Mapping[str, Result], draws:
 
 
 def controls(run: Run, tokens: Tokens, unchanged: Mapping[str, Result], draws: int) -> dict[str, list[dict[str, Any]]]:
-    """What happens when all tokens are zero, are those of another image, or are those of another task's images.
+    """What happens when all tokens are their means, zero, those of another image, or those of another task's images.
 
     Returns:
-        By task a list of ``control`` (``zero``, ``shuffle``, ``swap``), ``source`` (``swap``: the other task, else
+        By task a list of ``control`` (``mean``, ``zero``, ``shuffle``, ``swap``), ``source`` (``swap``: the other task, else
         None), ``difference``, ``low``, ``high``. Tokens that never read are the same for all images: only ``zero``.
     """
     found: dict[str, list[dict[str, Any]]] = {}
@@ -57,6 +57,7 @@ def controls(run: Run, tokens: Tokens, unchanged: Mapping[str, Result], draws: i
         for name, before in unchanged.items():
             changes: list[tuple[str, str | None, Change]] = [("zero", None, zeroed())]
             if vary(tokens):
+                changes.insert(0, ("mean", None, replaced(None, means(tokens[name]))))
                 changes.append(("shuffle", None, taken_from(tokens[name])))
                 for other in unchanged:
                     if other != name and _in_common(tokens[name], tokens[other]):

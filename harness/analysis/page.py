@@ -20,6 +20,7 @@ from harness.board.text import percent, points, printable
 JSON, PAGE = "analysis.json", "analysis.html"
 
 _CONTROLS = {
+    "mean": "each token's mean over the images",
     "zero": "all tokens are zeros",
     "shuffle": "tokens of another image",
     "swap": "tokens of images of {}",
@@ -74,11 +75,11 @@ def html(report: Mapping[str, Any]) -> str:
 
 
 def _cell(value: float | None, extent: float, text: str, small: str = "", clear: bool = False, title: str = "") -> Any:
-    return {"kind": charts.heat(value, extent), "text": text, "small": small, "clear": clear, "title": title}
+    return {"kind": charts.heat(value, extent), "text": text, "small": small, "bold": clear, "title": title}
 
 
 def _nothing(text: str = "\N{EN DASH}") -> Any:
-    return {"kind": "undefined", "text": text, "small": "", "clear": False, "title": ""}
+    return {"kind": "undefined", "text": text, "small": "", "bold": False, "title": ""}
 
 
 def _table(caption: str, columns: Sequence[str], rows: Iterable[tuple[str, Sequence[Any]]], corner: str = "") -> Any:
@@ -154,7 +155,7 @@ def _clouds(report: Mapping[str, Any]) -> list[Any]:
         text = "Neighbours stay neighbours; distances between groups and their sizes mean nothing."
         shown.append(("UMAP", text, picture["umap"]))
     return [
-        {"title": title, "text": text, "keys": keys, "drawing": charts.points(one["points"], f"{title} by task")}
+        {"title": title, "text": text, "legend": keys, "drawing": charts.points(one["points"], f"{title} by task")}
         for title, text, one in shown
     ]
 

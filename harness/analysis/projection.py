@@ -8,6 +8,8 @@ from importlib.util import find_spec
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.analysis.similarity import centred
+
 Matrix = NDArray[np.float64]
 NEGLIGIBLE = 1e-12  # of the largest singular value: rounding
 
@@ -24,16 +26,16 @@ def principal_components(points: Matrix, count: int = 2) -> tuple[Matrix, list[f
     Returns:
         float64 [n, count] coordinates, 0 where there are fewer directions; and each direction's share of the variance.
     """
-    centred = points - points.mean(0)
-    _, values, directions = np.linalg.svd(centred, full_matrices=False)
-    kept = min(count, int((values > NEGLIGIBLE * max(1.0, float(np.abs(points).max(initial=0)))).sum()))
+    points = centred(points)
+    _, values, directions = np.linalg.svd(points, full_matrices=False)
+    kept = min(count, int((values > NEGLIGIBLE * values.max(initial=0)).sum()))
     directions = directions[:kept]
     largest = np.abs(directions).argmax(1)
     directions = directions * np.sign(directions[np.arange(kept), largest])[:, None]
     total = float((values**2).sum())
     shares = [float(value**2 / total) for value in values[:kept]]
     missing = count - kept
-    return np.pad(centred @ directions.T, ((0, 0), (0, missing))), [*shares, *[0.0] * missing]
+    return np.pad(points @ directions.T, ((0, 0), (0, missing))), [*shares, *[0.0] * missing]
 
 
 def umap(points: Matrix, seed: int) -> Matrix | None:

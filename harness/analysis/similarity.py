@@ -35,6 +35,12 @@ def linear_cka(x: Matrix, y: Matrix, debiased: bool = False) -> float | None:
     return hsic(k, l) / float(np.sqrt(own)) if own > 0 else None
 
 
+def centred(x: Matrix) -> Matrix:
+    """Without the mean of each column; exactly 0 where a column is the same everywhere, whose mean may be rounded."""
+    x = x - x[:1]
+    return x - x.mean(0)
+
+
 def pearson(x: Matrix, y: Matrix) -> float | None:
     """Mean over dimensions of the correlation, over samples, of a dimension of x with the same dimension of y.
 
@@ -47,7 +53,7 @@ def pearson(x: Matrix, y: Matrix) -> float | None:
     Returns:
         None where no dimension varies in both.
     """
-    x, y = x - x.mean(0), y - y.mean(0)
+    x, y = centred(x), centred(y)
     norms = np.linalg.norm(x, axis=0) * np.linalg.norm(y, axis=0)
     varies = norms > 0
     if not varies.any():
@@ -56,9 +62,8 @@ def pearson(x: Matrix, y: Matrix) -> float | None:
 
 
 def _gram(x: Matrix) -> Matrix:
-    # A number added to all samples changes nothing; without the first centring it costs digits.
-    centred = x - x.mean(0)
-    return centred @ centred.T
+    x = centred(x)
+    return x @ x.T
 
 
 def _biased(k: Matrix, l: Matrix) -> float:  # noqa: E741

@@ -77,10 +77,12 @@ def means(tokens: Mapping[Visit, Tensor]) -> dict[Visit, Tensor]:
     return {visit: found.double().mean(0).float() for visit, found in tokens.items()}
 
 
-def replaced(number: int, by: Mapping[Visit, Tensor]) -> Change:
-    """Put a fixed vector, float [K, d] by visit, in the place of one token of every sample."""
+def replaced(number: int | None, by: Mapping[Visit, Tensor]) -> Change:
+    """Put fixed vectors, float [K, d] by visit, in the place of one token of every sample, or of all."""
 
     def change(visit: Visit, tokens: Tensor) -> Tensor:
+        if number is None:
+            return by[visit].to(tokens).expand_as(tokens).clone()
         tokens = tokens.clone()
         tokens[:, number] = by[visit][number].to(tokens)
         return tokens

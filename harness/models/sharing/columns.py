@@ -83,9 +83,8 @@ class ColumnSharing(nn.Module):
         if placeholders is not None:
             assert stream is not None
             # Inside, sites have the names that the backbone knows, and are those of this column.
-            inside = TokenStream(
-                _sites(placeholders, column), stream.tokens, task=task, edit=_edit(placeholders, column)
-            )
+            sites, edit = _sites(placeholders, column), _edit(placeholders, column)
+            inside = TokenStream(sites, stream.tokens, task=task, edit=edit)
         mapped = 0 if column in self._pooled_only else len(batch.ids)
         found = self._trunk(column)(batch.images, inside, mapped, batch.contents, batch.remembered)
         if placeholders is None or inside is None or stream is None:
