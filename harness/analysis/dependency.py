@@ -49,8 +49,9 @@ def controls(run: Run, tokens: Tokens, unchanged: Mapping[str, Result], draws: i
     """What happens when all tokens are their means, zero, those of another image, or those of another task's images.
 
     Returns:
-        By task a list of ``control`` (``mean``, ``zero``, ``shuffle``, ``swap``), ``source`` (``swap``: the other task, else
-        None), ``difference``, ``low``, ``high``. Tokens that never read are the same for all images: only ``zero``.
+        By task a list of ``control`` (``mean``, ``zero``, ``shuffle``, ``swap``), ``source`` (of ``swap`` the other
+        task, else None), ``difference``, ``low``, ``high``. Tokens that never read are the same for all images: then
+        there is only ``zero``.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     with run.reporter.bar("controls", len(unchanged)) as bar:

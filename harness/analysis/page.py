@@ -189,7 +189,7 @@ def _similarity(report: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
         found = one["information"]
         if found is None:
             return _nothing()
-        chance = f"chance {found['null_mean']:.2f}, up to {found['null_high']:.2f}"
+        chance = f"by chance up to {found['null_high']:.2f}"
         clear = found["nats"] > found["null_high"]
         return _cell(max(found["nats"], 0.0), extent, f"{found['nats']:.2f}", chance, clear)
 
