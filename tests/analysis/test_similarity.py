@@ -79,11 +79,11 @@ def test_outputs_that_go_together_are_told_from_chance() -> None:
     draw = np.random.default_rng(4)
     x = draw.standard_normal((150, 5))
     related = information(x, x @ draw.standard_normal((5, 3)), 0)
-    unrelated = [information(x, draw.standard_normal((150, 3)), 0) for _ in range(8)]
+    unrelated = [information(x, draw.standard_normal((150, 3)), 0) for _ in range(4)]
     assert related is not None
     assert related["nats"] > related["null_high"]
     assert related["p_value"] == pytest.approx(1 / 201)
-    assert sum(one["p_value"] > 0.05 for one in unrelated if one) >= 6
+    assert sum(one["p_value"] > 0.05 for one in unrelated if one) >= 3
     assert all(abs(one["null_mean"]) < 0.1 for one in unrelated if one)
     assert information(x, x, 0) == information(x, x, 0)
 
