@@ -323,13 +323,11 @@ def analyze(
     quiet: QuietOption = False,
 ) -> None:
     """Report what a trained network does with its tokens, and how its tasks get along."""
-    from harness.analysis import page
-    from harness.analysis.report import analyze as run_analysis
+    from harness import api
 
-    report, folder = run_analysis(entry, seed, leaderboard, runs, images, output, Reporter(quiet=quiet))
-    written = page.write(report, folder)
+    document, written = api.analyze(entry, seed, images, output, leaderboard, runs, Reporter(quiet=quiet))
     if as_json:
-        _print_json(page.document(report))
+        _print_json(document)
     Console(stderr=True).print(f"wrote {', '.join(map(str, written))}", highlight=False, markup=False)
 
 

@@ -15,7 +15,7 @@ from harness.analysis import charts
 from harness.atomic import json_bytes, write_bytes
 from harness.board.charts import forest_bar, line_plot
 from harness.board.html import TEMPLATES
-from harness.board.text import percent, points, printable
+from harness.board.text import DASH, percent, points, printable
 
 JSON, PAGE = "analysis.json", "analysis.html"
 
@@ -78,7 +78,7 @@ def _cell(value: float | None, extent: float, text: str, small: str = "", clear:
     return {"kind": charts.heat(value, extent), "text": text, "small": small, "bold": clear, "title": title}
 
 
-def _nothing(text: str = "\N{EN DASH}") -> Any:
+def _nothing(text: str = DASH) -> Any:
     return {"kind": "undefined", "text": text, "small": "", "bold": False, "title": ""}
 
 
@@ -264,6 +264,6 @@ def _interaction(report: Mapping[str, Any]) -> Any:
         ]
         if key == "shapley":
             rows.append(("together", [cell(found["total"][target]) for target in names]))
-        if any(one for row in found[key].values() for one in row.values()) or key == "shapley":
+        if any(cell["text"] not in ("", DASH) for _, cells in rows for cell in cells):
             tables.append(_table(caption, names, rows, "of \N{DOWNWARDS ARROW} to \N{RIGHTWARDS ARROW}"))
     return {"tables": tables, "gains": [(name, one) for name, one in found["loss_gain"].items() if one]}
