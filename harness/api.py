@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.progress import Reporter
 
@@ -124,6 +124,40 @@ def compare(a: str, b: str, board: Path = BOARD, by: Sequence[str] = ()) -> Comp
     from harness.board.compare import compare as compare_entries
 
     return compare_entries(board, a, b, by=by)
+
+
+def analyze(
+    entry: str,
+    seed: int | None = None,
+    images: int = 128,
+    folder: str | Path | None = None,
+    board: Path = BOARD,
+    runs: Path = RUNS,
+    reporter: Reporter | None = None,
+) -> tuple[dict[str, Any], list[Path]]:
+    """Analyse a finished run: its tokens, and how its tasks get along.
+
+    Args:
+        entry: Entry name (or ``name@fingerprint``).
+        seed: Which of its seeds; the first one by default.
+        images: How many evaluation images of each task to look at.
+        folder: Where page and JSON go; by default ``analysis`` in the run's folder.
+        board: The leaderboard's folder.
+        runs: Folder of run folders.
+        reporter: Shows progress; quiet by default.
+
+    Returns:
+        What ``analysis.json`` holds (docs/analysis.md), and the files written.
+
+    Raises:
+        HarnessError: There is no such entry, or its run's folder, weights or data are missing.
+    """
+    from harness.analysis import page
+    from harness.analysis.report import analyze as analyze_run
+
+    place = None if folder is None else Path(folder)
+    report, place = analyze_run(entry, seed, board, runs, images, place, reporter or Reporter(quiet=True))
+    return page.document(report), page.write(report, place)
 
 
 def score(

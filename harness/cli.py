@@ -310,6 +310,32 @@ def study(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: harness analyze shapes-placeholder --seed 0")
+def analyze(
+    entry: Annotated[str, typer.Argument(metavar="ENTRY", help="Entry: name or name@fingerprint.")],
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Which run of the entry.  [default: its first]")
+    ] = None,
+    images: Annotated[
+        int, typer.Option("--images", min=1, max=100_000, help="Evaluation images of each task to look at.")
+    ] = 128,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder to write to.  [default: analysis in the run's folder]")
+    ] = None,
+    leaderboard: BoardOption = Path("leaderboard"),
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Report what a trained network does with its tokens, and how its tasks get along."""
+    from harness import api
+
+    document, written = api.analyze(entry, seed, images, output, leaderboard, runs, Reporter(quiet=quiet))
+    if as_json:
+        _print_json(document)
+    Console(stderr=True).print(f"wrote {', '.join(map(str, written))}", highlight=False, markup=False)
+
+
 @app.command(name="ls", epilog="Example: harness ls backbones --filter convnext")
 def list_names(
     kind: Annotated[str, typer.Argument(help=_LISTINGS)],

@@ -24,6 +24,7 @@ from harness.evaluation.metric import Result
 __all__ = [
     "Interval",
     "PairedDifference",
+    "contrast",
     "draw_weights",
     "drawn_difference",
     "entry_interval",
@@ -215,6 +216,33 @@ def drawn_difference(
         seed: Of the draws.
     """
     return _paired([np.asarray(a[0], float), np.asarray(b[0], float)], [a[1], b[1]], seed, images)
+
+
+def contrast(
+    entries: Sequence[Sequence[Result]], coefficients: Sequence[float], draws: int = 1000, seed: int = 0
+) -> Interval:
+    """95% interval of a sum of several entries' headline numbers, each times a coefficient, on the same images.
+
+    As `paired_difference`, which is the contrast of 1 and -1: all entries are reduced under the same draws, and their
+    seeds are paired position by position.
+
+    Args:
+        entries: For each entry one result per training seed; equally many for all.
+        coefficients: One per entry.
+        draws: Bootstrap draws, at least 2.
+        seed: Of the draws.
+
+    Raises:
+        HarnessError: No results, different numbers of seeds, or results of different metrics or images.
+    """
+    _check([result for entry in entries for result in entry], draws, [len(entry) for entry in entries])
+    if len({len(entry) for entry in entries}) > 1:
+        raise HarnessError("contrast: the entries have different numbers of seeds; give those that all of them have")
+    estimates, drawn = _reduce([list(entry) for entry in entries], draws, seed)
+    factors = np.array(coefficients)
+    by_seed, over_images = np.tensordot(factors, estimates, 1), np.tensordot(factors, drawn, 1)
+    nothing = [np.zeros_like(by_seed), np.zeros_like(over_images)]
+    return _paired([by_seed, nothing[0]], [over_images, nothing[1]], seed, len(entries[0][0].ids)).interval
 
 
 def paired_breakdown(

@@ -148,6 +148,12 @@ class MultiTaskNetwork(nn.Module):
         return self._run(name, "predict", features, batch)
 
     @torch.no_grad()
+    def trace(self, name: str, batch: Batch) -> tuple[Features | None, tuple[Tensor, ...]]:
+        """What a task's head gets of its images (a blind one nothing), and its output maps (the head's `outputs`)."""
+        ((_, features),) = self._encode({name: batch})
+        return features, self._run(name, "outputs", features, batch)
+
+    @torch.no_grad()
     def prepare(self, name: str) -> None:
         """Compute what a task's predictions need once for all images: the class texts of a zero-shot head."""
         if name in self._prompts and self.clip_text is not None:

@@ -40,7 +40,7 @@ def affinity(
         Fifty et al. 2021, eq. 1 (arXiv:2109.04617).
     """
     before = look_back(model, engine, batches, accumulation)
-    jacobian = _gradients(model, engine, batches, accumulation)
+    jacobian = task_gradients(model, engine, batches, accumulation)
     kept = [parameter.detach().clone() for parameter in jacobian.shared]
     points: dict[str, float] = {}
     for row, task in enumerate(jacobian.tasks):
@@ -53,7 +53,7 @@ def affinity(
     return points
 
 
-def _gradients(model: nn.Module, engine: Engine, batches: Mapping[str, Batch], accumulation: int) -> Jacobian:
+def task_gradients(model: nn.Module, engine: Engine, batches: Mapping[str, Batch], accumulation: int) -> Jacobian:
     """Each task's gradient on whole batches, without a trace in what training remembers."""
     network = cast(MultiTaskNetwork, engine.unwrap(model))
     found = TaskGradients([parameter for parameter in network.parameters() if parameter.requires_grad], list(batches))

@@ -1,0 +1,141 @@
+"""What tasks do to each other, from the records of a submission's subsets of tasks on a board."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from math import factorial
+from statistics import fmean
+from typing import Any
+
+from harness.analysis.subsets import Subset
+from harness.board.entries import protocol_hash
+from harness.board.evidence import Evidence
+from harness.board.records import Record
+from harness.evaluation.resampling import contrast
+from harness.submission import Submission
+
+TAIL = 0.1  # share of the training steps whose losses count as the final loss
+
+Known = Mapping[Subset, Mapping[int, Record]]  # by subset, then by seed
+Terms = Mapping[Subset, float]  # a sum of headline numbers, each of a network that learned a subset of the tasks
+
+
+def records_of(
+    subsets: Mapping[Subset, Submission | str], records: Sequence[Record]
+) -> dict[Subset, dict[int, Record]]:
+    """The records of each subset, by seed; under whatever name the board has them."""
+    found: dict[Subset, dict[int, Record]] = {}
+    for names, submission in subsets.items():
+        if isinstance(submission, Submission):
+            fingerprint = submission.fingerprint()
+            # The same submission may stand on the board under several names; the first one is taken.
+            same = sorted((one for one in records if one.fingerprint == fingerprint), key=lambda one: one.id)
+            found[names] = {one.seed: one for one in reversed(same)}
+    return {names: by_seed for names, by_seed in found.items() if by_seed}
+
+
+def pair_terms(source: str, target: str) -> Terms:
+    """T[s -> t] = m_t(s, t) - m_t(t): what learning s as well does to t (Standley et al. 2020, section 3)."""
+    return {frozenset({source, target}): 1.0, frozenset({target}): -1.0}
+
+
+def leave_one_out_terms(tasks: Sequence[str], source: str, target: str) -> Terms:
+    """m_t(all) - m_t(all but s): what s still adds when all others are there."""
+    everything = frozenset(tasks)
+    return {everything: 1.0, everything - {source}: -1.0}
+
+
+def total_terms(tasks: Sequence[str], target: str) -> Terms:
+    """m_t(all) - m_t(t): what learning together does to t."""
+    return {frozenset(tasks): 1.0, frozenset({target}): -1.0}
+
+
+def shapley_terms(tasks: Sequence[str], source: str, target: str) -> Terms:
+    """The share of task s in what learning together does to task t.
+
+    The mean, over all orders in which the other tasks can join t, of the change of m_t when s joins:
+    phi_s = sum over S of |S|! (n - |S| - 1)! / n! (m_t(S + s + t) - m_t(S + t)), where S goes over the subsets of the n
+    tasks besides t that do not hold s. The shares of all s add up to m_t(all) - m_t(t).
+
+    Source:
+        Shapley 1953, "A Value for n-Person Games".
+    """
+    others = [task for task in tasks if task not in (source, target)]
+    players = len(tasks) - 1
+    terms: dict[Subset, float] = {}
+    for size in range(players):
+        weight = factorial(size) * factorial(players - size - 1) / factorial(players)
+        for chosen in combinations(others, size):
+            terms[frozenset({*chosen, source, target})] = weight
+            terms[frozenset({*chosen, target})] = -weight
+    return terms
+
+
+def estimated(terms: Terms, target: str, known: Known, evidence: Evidence) -> dict[str, Any] | None:
+    """A sum of headline numbers of one task with its 95% interval, over the seeds and images that all have.
+
+    Returns:
+        ``value``, ``low``, ``high``, ``seeds``; None where a record is missing, no seed is common to all, or they were
+        not scored alike.
+    """
+    if not terms.keys() <= known.keys():
+        return None
+    seeds = sorted(set.intersection(*(set(known[names]) for names in terms)))
+    records = [[known[names][seed] for seed in seeds] for names in terms]
+    if not seeds or len({protocol_hash(one.tasks[target].protocol) for side in records for one in side}) > 1:
+        return None
+    found = contrast(
+        [evidence.results(side, target) for side in records], list(terms.values()), evidence.draws, evidence.seed
+    )
+    return {"value": found.estimate, "low": found.low, "high": found.high, "seeds": seeds}
+
+
+def matrix(
+    tasks: Sequence[str], make: Callable[[str, str], Terms], known: Known, evidence: Evidence
+) -> dict[str, dict[str, dict[str, Any] | None]]:
+    """By source and target task what `make` is made of; see `estimated`."""
+    return {
+        source: {
+            target: estimated(make(source, target), target, known, evidence) for target in tasks if target != source
+        }
+        for source in tasks
+    }
+
+
+def loss_gains(tasks: Sequence[str], known: Known) -> dict[str, dict[str, Any] | None]:
+    """Standley's gain L_single / L_joint - 1 of each task, above 0 where learning together has the lower loss.
+
+    Of training losses, each the mean over the last tenth of the steps, for records hold no others: what it says of new
+    images the headline numbers tell. Mean over common seeds.
+
+    Returns:
+        By task ``gain``, ``single``, ``joint`` and ``seeds``, or None where a record or its curve is missing.
+
+    Source:
+        Standley et al. 2020, section 4 (arXiv:1905.07553).
+    """
+    found: dict[str, dict[str, Any] | None] = {}
+    for task in tasks:
+        alone, together = (known.get(names, {}) for names in (frozenset({task}), frozenset(tasks)))
+        seeds = sorted(alone.keys() & together.keys())
+        pairs = [(final_loss(alone[seed], task), final_loss(together[seed], task)) for seed in seeds]
+        complete = [(single, joint) for single, joint in pairs if single is not None and joint]
+        found[task] = None
+        if complete and len(complete) == len(pairs):
+            found[task] = {
+                "gain": fmean(single / joint - 1 for single, joint in complete),
+                "single": fmean(single for single, _ in complete),
+                "joint": fmean(joint for _, joint in complete),
+                "seeds": seeds,
+            }
+    return found
+
+
+def final_loss(record: Record, task: str) -> float | None:
+    """Mean training loss over the last tenth of a run's steps; at least of its last point. None without a curve."""
+    curve = [(step, value) for step, value in record.curves.get(f"loss/{task}", ()) if value is not None]
+    if not curve:
+        return None
+    last = curve[-1][0]
+    return fmean(value for step, value in curve if step > (1 - TAIL) * last)
