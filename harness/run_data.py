@@ -16,6 +16,7 @@ from harness.data.samples import Adapter
 from harness.errors import HarnessError
 from harness.models.class_names import class_names
 from harness.models.network import MultiTaskNetwork, TaskSpec
+from harness.models.substitution import Substitution
 from harness.progress import Reporter
 from harness.scoring import rehearse
 from harness.submission import Submission
@@ -72,8 +73,11 @@ def build_network(submission: Submission, splits: Splits) -> MultiTaskNetwork:
         )
         for name, adapter in splits.train.items()
     }
+    network = MultiTaskNetwork(submission.model, specs)
+    if submission.training.placeholders.substitution is not None:
+        network.substitution = Substitution(network)
     # Channels last is the faster layout of convolutions on CPUs and GPUs alike.
-    return MultiTaskNetwork(submission.model, specs).to(memory_format=torch.channels_last)
+    return network.to(memory_format=torch.channels_last)
 
 
 def cache_of(

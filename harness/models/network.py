@@ -20,6 +20,7 @@ from harness.models.features import Features, FeatureShape
 from harness.models.heads import HEADS
 from harness.models.placeholders import Placeholders, TokenStream, output_site
 from harness.models.sharing import SHARING
+from harness.models.substitution import Substitution
 from harness.models.text import TextEncoder
 from harness.registry import look_up
 
@@ -89,6 +90,7 @@ class MultiTaskNetwork(nn.Module):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(torch.initial_seed() + 1)
                 self.placeholders = Placeholders(config.placeholders, sites, list(specs))
+        self.substitution: Substitution | None = None  # added by who trains with it
         self._recomputing = [module for module in self.modules() if hasattr(module, "grad_checkpointing")]
 
     def forward(self, batches: Mapping[str, Batch], shares: Mapping[str, float] | None = None) -> dict[str, Tensor]:
@@ -105,7 +107,10 @@ class MultiTaskNetwork(nn.Module):
         Raises:
             HarnessError: Gradient checkpointing is on.
         """
-        losses = {name: self._run(name, "loss", features, batches[name]) for name, features in self._encode(batches)}
+        encoded = self._encode(batches)
+        if self.substitution is not None:
+            encoded = self.substitution(encoded, batches, self.heads, shares)
+        losses = {name: self._run(name, "loss", features, batches[name]) for name, features in encoded}
         if shares is not None:
             losses = {name: loss * shares[name] for name, loss in losses.items()}
         penalty = getattr(self.shared, "penalty", None)
@@ -150,6 +155,8 @@ class MultiTaskNetwork(nn.Module):
         found["text"] = nn.ModuleList([self.text, *([self.clip_text] if self.clip_text is not None else [])])
         if self.placeholders is not None:
             found["placeholders"] = self.placeholders
+        if self.substitution is not None:
+            found["substitution"] = self.substitution
         found |= {f"head {name}": head for name, head in self.heads.items()}
         return {name: module for name, module in found.items() if any(True for _ in module.parameters())}
 
