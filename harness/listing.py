@@ -135,8 +135,17 @@ def _heads() -> list[Row]:
 
 def _placeholders() -> list[Row]:
     from harness.models.config import PlaceholderConfig
+    from harness.training.placeholders.substitution import STRATEGIES
 
-    return [{"name": name, "default": str(field.default)} for name, field in PlaceholderConfig.model_fields.items()]
+    rows = [
+        {"name": name, "default": str(field.default), "about": ""}
+        for name, field in PlaceholderConfig.model_fields.items()
+    ]
+    strategies = [
+        {"name": f"substitution {row['name']}", "default": "off", "about": row["about"]}
+        for row in _registered(STRATEGIES)
+    ]
+    return rows + strategies
 
 
 _KINDS: dict[str, Callable[[], list[Row]]] = {
