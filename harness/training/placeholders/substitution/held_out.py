@@ -12,22 +12,24 @@ from harness.errors import HarnessError
 def held_out(data: TaskData, share: float) -> list[int]:
     """Places of the images that are not trained on, ascending.
 
-    It follows from ids alone; tasks that take another's images hold out the same.
+    Whether an image is one of them follows from its id alone; where none is, the one of the smallest hash is taken, and
+    where all are, that of the largest is left. Tasks that take another's images hold out the same.
 
     Args:
         data: A training split.
         share: Of its images.
 
     Raises:
-        HarnessError: That is none of them, or all.
+        HarnessError: There is one image only.
     """
-    found = [place for place, name in enumerate(data.shared_names) if derive_seed("held out", name) < share * 2**63]
-    if not 0 < len(found) < len(data):
+    hashes = [derive_seed("held out", name) for name in data.shared_names]
+    if len(hashes) < 2:
         raise HarnessError(
-            f"training.placeholders.substitution.held_out: a share of {share:g} of the {len(data)} training images of"
-            f" {data.config.dataset} came to {len(found)} by the hash of their ids; some must be held out and some left"
+            f"training.placeholders.substitution: adaptive holds out training images, and {data.config.dataset} has"
+            f" {len(hashes)}; take more, or another strategy"
         )
-    return found
+    found = [place for place, one in enumerate(hashes) if one < share * 2**63 and one < max(hashes)]
+    return found or [hashes.index(min(hashes))]
 
 
 class WithoutHeldOut:

@@ -139,11 +139,11 @@ def test_a_copys_gradient_that_is_not_finite_stops_the_run(tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiny_suite")
 @pytest.mark.parametrize("balancing", sorted(BALANCING))
-def test_it_trains_with_every_method_strategy_and_regime(tmp_path: Path, balancing: str) -> None:
-    for number, strategy in enumerate(SECTIONS):
-        place = (number + sorted(BALANCING).index(balancing)) % len(REGIMES)
-        regime = "joint" if strategy == "adaptive" else list(REGIMES)[place]
-        steps = {"curriculum": 4, "sequential": 3, "joint": 3}.get(regime, 1)
+def test_it_trains_with_every_method_and_regime(tmp_path: Path, balancing: str) -> None:
+    place = sorted(BALANCING).index(balancing)
+    for strategy in [list(SECTIONS)[(place + more) % len(SECTIONS)] for more in range(2)]:
+        regime = "joint" if strategy == "adaptive" else list(REGIMES)[(place // 2) % len(REGIMES)]
+        steps = {"curriculum": 4, "sequential": 4, "joint": 3}.get(regime, 1)
         submission = wanted(strategy, steps, balancing={"name": balancing}, regime={"name": regime})
         _, progress = trained(tmp_path / strategy, submission)
         assert progress.curves["substitution/ratio"], (strategy, regime)

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests_support import batches, document
@@ -136,8 +137,8 @@ def wide(name: str, network: MultiTaskNetwork) -> tuple[Any, Features]:
         changes["masks"] = masks
     else:
         boxes = torch.tensor([[4.0, 4, 30, 30], [20, 20, 60, 44], [2, 2, 62, 62]])
-        changes["boxes"] = tuple(boxes[: number % 4] for number in range(count))
-        changes["labels"] = tuple(torch.tensor([0, 2, 1])[: number % 4] for number in range(count))
+        changes["boxes"] = tuple(boxes[: 1 + number % 3] for number in range(count))
+        changes["labels"] = tuple(torch.tensor([0, 2, 1])[: 1 + number % 3] for number in range(count))
     batch = replace(one, **changes)
     return batch, features(batch, network, name)
 
@@ -160,7 +161,9 @@ def test_a_copy_learns_nothing_from_the_images_of_its_fold(name: str) -> None:
         other["masks"][inside] = 3 - batch.masks[inside].clamp(max=3)
         other["masks"][batch.masks == 255] = 255
     else:
-        other["labels"] = tuple(2 - labels if row in inside else labels for row, labels in enumerate(batch.labels))
+        other["labels"] = tuple(
+            (labels + 1) % 3 if row in inside else labels for row, labels in enumerate(batch.labels)
+        )
 
     def gradients(one: Any) -> list[Tensor]:
         strategy._gradients = {}
@@ -307,6 +310,10 @@ def adaptive(count: int = 4, **section: Any) -> tuple[Adaptive, dict[str, Any]]:
 def test_a_gain_is_the_relative_fall_of_the_plain_held_out_loss_after_a_step_with_the_source(count: int) -> None:
     strategy, given = adaptive(count, every=2)
     network: Any = strategy.setting.network
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith(".up.weight"):  # while these are 0, tokens have no gradient
+                parameter.normal_(std=0.1)
     for _ in range(2):
         strategy.take(dict.fromkeys(given, 2.0), 0.1)
     made = strategy.choice(2)
@@ -426,10 +433,16 @@ def test_tasks_of_the_same_images_hold_out_the_same_and_have_them_in_the_same_fo
 
 
 @pytest.mark.usefixtures("tiny_suite")
-def test_holding_out_nothing_is_refused_with_what_to_change() -> None:
+def test_of_two_images_or_more_some_are_held_out_and_some_are_left() -> None:
     wanted = submission()
-    data = task_data(wanted, 0, open_data(wanted), "shapes-classification", True)
-    with pytest.raises(
-        HarnessError, match=r"held_out: a share of 1e-06 of the 24 training images of shapes-classifica"
-    ):
-        held_out(data, 1e-6)
+    splits = open_data(wanted)
+    data = task_data(wanted, 0, splits, "shapes-classification", True)
+    (first,) = held_out(data, 1e-6)
+    several = held_out(data, 0.4)
+    assert first in several
+    assert 4 < len(several) < 16
+    assert set(held_out(data, 0.2)) < set(several)
+    assert len(held_out(data, 1.0)) == 23
+    data.rows = np.array([0])
+    with pytest.raises(HarnessError, match="adaptive holds out training images, and shapes-classification has 1; take"):
+        held_out(data, 0.5)
