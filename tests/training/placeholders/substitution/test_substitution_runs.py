@@ -16,12 +16,15 @@ from tests_support import document
 
 from harness.data import shapes
 from harness.errors import HarnessError
+from harness.models.substitution import Choice
 from harness.progress import Reporter
 from harness.run_data import build_network, open_data, task_data
 from harness.runs import run
 from harness.submission import Submission
 from harness.training import checkpoints
 from harness.training.balancing import BALANCING
+from harness.training.balancing.base import Setting, build_balancer
+from harness.training.balancing.graph import last_shared
 from harness.training.engine import Engine
 from harness.training.loop import seed_everything, train
 from harness.training.placeholders.substitution import STRATEGIES
@@ -134,6 +137,27 @@ def test_a_copys_gradient_that_is_not_finite_stops_the_run(tmp_path: Path) -> No
     submission = wanted("cross_validation", 3, optimizer={"learning_rate": 1e30, "name": "sgd"}, schedule={"warmup": 0})
     with pytest.raises(HarnessError, match="training stopped"):
         trained(tmp_path, submission)
+
+
+@pytest.mark.usefixtures("tiny_suite")
+def test_what_stands_before_some_heads_in_a_step_is_not_taken_for_the_last_shared_weight() -> None:
+    submission = wanted("random", balancing={"name": "gradnorm"})
+    splits = open_data(submission)
+    seed_everything(0)
+    network = build_network(submission, splits)
+    names = ("shapes-detection", "shapes-vqa")  # of a stage without their common source
+    data = {name: task_data(submission, 0, splits, name, training=True) for name in names}
+    given = {name: one.batch([(0, 0), (0, 1)]) for name, one in data.items()}
+    assert network.substitution is not None
+    network.substitution.choice = Choice(0, 0, 0.5, dict.fromkeys(names, ("shapes-segmentation",)))
+    losses = network(given)
+    left_out = list(network.substitution.parameters())
+    naive = last_shared(list(losses.values()), list(network.parameters()))
+    assert any(naive is one for one in left_out)
+    balancer = build_balancer(submission.training.balancing, Setting(dict.fromkeys(data, 1.0)))
+    found = balancer.watched(network, losses)
+    assert not any(found is one for one in left_out)
+    assert any(found is one for one in network.shared.parameters())  # type: ignore[union-attr]
 
 
 @pytest.mark.slow
