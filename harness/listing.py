@@ -136,12 +136,15 @@ def _heads() -> list[Row]:
 
 def _placeholders() -> list[Row]:
     from harness.models.placeholders.config import PlaceholderConfig, about
+    from harness.training.placeholders.substitution import STRATEGIES
 
     lines = about()
-    return [
+    rows = [
         {"name": name, "values": _values(field.annotation), "default": _written(field.default), "about": lines[name]}
         for name, field in PlaceholderConfig.model_fields.items()
     ]
+    strategies = _registered(STRATEGIES)
+    return rows + [{**row, "name": f"substitution {row['name']}", "values": "", "default": "off"} for row in strategies]
 
 
 def _values(annotation: Any) -> str:

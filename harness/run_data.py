@@ -17,6 +17,7 @@ from harness.data.shuffling import ShuffledLabels
 from harness.errors import HarnessError
 from harness.models.class_names import class_names
 from harness.models.network import MultiTaskNetwork, TaskSpec
+from harness.models.substitution import Substitution
 from harness.progress import Reporter
 from harness.scoring import rehearse
 from harness.submission import Submission
@@ -76,6 +77,8 @@ def build_network(submission: Submission, splits: Splits) -> MultiTaskNetwork:
     }
     network = MultiTaskNetwork(submission.model, specs)
     add_objectives(network, submission)
+    if submission.training.placeholders.substitution is not None:
+        network.substitution = Substitution(network)
     # Channels last is the faster layout of convolutions on CPUs and GPUs alike.
     return network.to(memory_format=torch.channels_last)
 

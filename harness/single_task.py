@@ -14,9 +14,9 @@ from harness.training.placeholders.requirements import KEYS
 def single_task(submission: Submission, dataset: str, tokens: bool = False) -> Submission:
     """One task of a submission by itself, without anything that serves several tasks.
 
-    Backbone, neck, the task's head, data, batch size, steps, optimizer and schedule stay. Placeholder tokens, sharing,
-    balancing, regime and shared images fall away: with one task they have nothing to do, and tokens are what is tested.
-    So do corruptions and train gap, which Δm does not need.
+    Backbone, neck, the task's head, data, batch size, steps, optimizer and schedule stay. Placeholder tokens and what
+    they are trained for, sharing, balancing, regime and shared images fall away: with one task they have nothing to do,
+    and tokens are what is tested. So do corruptions and train gap, which Δm does not need.
 
     Args:
         submission: Of several tasks.
@@ -34,7 +34,7 @@ def single_task(submission: Submission, dataset: str, tokens: bool = False) -> S
         model |= {"placeholders": {"count": 0}}
     model |= {"sharing": {"name": "hard"}, "heads": {kind: model["heads"][kind]}}
     training |= {"regime": {"name": "joint"}, "balancing": {"name": "equal"}}
-    training["placeholders"] |= dict.fromkeys(KEYS)
+    training["placeholders"] |= dict.fromkeys((*KEYS, "substitution"))
     backbone = submission.model.backbone.name.split("/")[-1]
     name = f"single-{dataset}-{backbone}"
     description = f"{dataset} alone, without placeholder tokens: a single-task baseline."

@@ -19,6 +19,7 @@ from harness.submission import Submission, load_submission, read_control
 from harness.training.balancing.base import Setting, build_balancer
 from harness.training.costs import macs_per_image
 from harness.training.devices import check_batches
+from harness.training.placeholders.substitution.held_out import held_out
 
 
 def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     robustness.check(submission, splits)
     with torch.random.fork_rng(devices=[]):
         network = build_network(submission, splits)
+    replacing = submission.training.placeholders.substitution
     tasks = []
     for config in submission.tasks:
         name = config.dataset
@@ -51,6 +53,8 @@ def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         for split in (splits.train[name], splits.evaluation[name]):
             if not len(split):
                 raise HarnessError(f"card {name}: split {split.split!r} has no images; {split.card.how_to_get}")
+        if replacing is not None and replacing.strategy == "adaptive":
+            held_out(task_data(submission, 0, splits, name, training=True), replacing.held_out)
         tasks.append(
             {
                 "dataset": name,

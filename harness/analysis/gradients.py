@@ -12,7 +12,7 @@ from harness.data.joint_images import share_images
 from harness.data.loading import TrainingOrder, loader
 from harness.data.transforms import derive_seed
 from harness.run_data import cache_of, task_data
-from harness.training.affinity import task_gradients
+from harness.training.affinity import whole_gradients
 from harness.training.loop import seed_everything
 
 BATCHES = 8
@@ -65,7 +65,7 @@ def _at_the_end(run: Run) -> dict[str, list[float]]:
         for _ in range(BATCHES):
             loaded = {name: next(one).to(run.engine.device) for name, one in batches.items()}
             step = share_images(loaded, submission.leaders())
-            jacobian = task_gradients(run.network, run.engine, step, training.accumulation)
+            jacobian = whole_gradients(run.network, run.engine, step, training.accumulation)
             for pair, cosine in jacobian.cosines().items():
                 found.setdefault(pair, []).append(cosine)
             bar.advance()

@@ -110,6 +110,11 @@ class TaskData(Dataset[Any]):
         rows = range(len(self)) if self.rows is None else self.rows.tolist()
         return [self.adapter.ids[row] for row in rows]
 
+    @property
+    def shared_names(self) -> list[str]:
+        """As `names`, but who takes another's images calls them as that one does."""
+        return self.names if self._leader is None else list(self._leader.ids)
+
     def still(self) -> TaskData:
         """The same images without augmentation, all questions asked."""
         other = copy.copy(self)

@@ -23,6 +23,7 @@ from harness.models.normalization import forgetful
 from harness.models.placeholders import Placeholders, TokenStream, output_site
 from harness.models.sharing import SHARING
 from harness.models.step_tokens import IMAGES, StepTokens, TokenObjectives
+from harness.models.substitution import Substitution
 from harness.models.text import TextEncoder
 from harness.registry import look_up
 
@@ -93,6 +94,7 @@ class MultiTaskNetwork(nn.Module):
                 torch.manual_seed(torch.initial_seed() + 1)
                 self.placeholders = Placeholders(config.placeholders, sites, list(specs), self._ways())
         self.objectives: TokenObjectives | None = None
+        self.substitution: Substitution | None = None  # added by who trains with it
         self._recomputing = [module for module in self.modules() if hasattr(module, "grad_checkpointing")]
 
     def forward(self, batches: Mapping[str, Batch], shares: Mapping[str, float] | None = None) -> dict[str, Tensor]:
@@ -113,6 +115,8 @@ class MultiTaskNetwork(nn.Module):
         encoded = self._encode(batches)
         tokens = self._watch(batches, encoded, shares)
         ends = tokens.ends if tokens is not None else None
+        if self.substitution is not None:
+            encoded = self.substitution(encoded, batches, self.heads, shares)
         losses = {name: self._run(name, "loss", features, batches[name], ends) for name, features in encoded}
         if shares is not None:
             losses = {name: loss * shares[name] for name, loss in losses.items()}
@@ -178,6 +182,8 @@ class MultiTaskNetwork(nn.Module):
         found["text"] = nn.ModuleList([self.text, *([self.clip_text] if self.clip_text is not None else [])])
         if self.placeholders is not None:
             found["placeholders"] = self.placeholders
+        if self.substitution is not None:
+            found["substitution"] = self.substitution
         found |= {f"head {name}": head for name, head in self.heads.items()}
         if isinstance(self.objectives, nn.Module):
             found["placeholder objectives"] = self.objectives

@@ -40,7 +40,7 @@ def affinity(
         Fifty et al. 2021, eq. 1 (arXiv:2109.04617).
     """
     before = look_back(model, engine, batches, accumulation)
-    jacobian = task_gradients(model, engine, batches, accumulation)
+    jacobian = whole_gradients(model, engine, batches, accumulation)
     kept = [parameter.detach().clone() for parameter in jacobian.shared]
     points: dict[str, float] = {}
     for row, task in enumerate(jacobian.tasks):
@@ -53,8 +53,15 @@ def affinity(
     return points
 
 
-def task_gradients(model: nn.Module, engine: Engine, batches: Mapping[str, Batch], accumulation: int) -> Jacobian:
-    """Each task's gradient on whole batches, without a trace in what training remembers."""
+def whole_gradients(model: nn.Module, engine: Engine, batches: Mapping[str, Batch], accumulation: int) -> Jacobian:
+    """Each task's gradient on whole batches, without a trace in what training remembers. All processes.
+
+    Args:
+        model: The network as `Engine.prepare` gave it, without gradients.
+        engine: The processes.
+        batches: This process's slices, by dataset name, on its device.
+        accumulation: Into how many parts each process splits its slice.
+    """
     network = cast(MultiTaskNetwork, engine.unwrap(model))
     found = TaskGradients([parameter for parameter in network.parameters() if parameter.requires_grad], list(batches))
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]

@@ -184,6 +184,12 @@ class TrainingConfig(Section):
                 del regime[key]
         return content
 
+    @model_validator(mode="after")
+    def _substitution_fits(self) -> TrainingConfig:
+        if self.placeholders.substitution is not None:
+            self.placeholders.substitution.check_regime(self.regime.name)
+        return self
+
     @field_validator("balancing", mode="before")
     @classmethod
     def _known(cls, value: Any) -> Any:

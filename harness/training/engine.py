@@ -171,6 +171,13 @@ class Engine:
             for tensor in module.state_dict().values():
                 _broadcast(tensor)
 
+    @torch.no_grad()
+    def share_statistics(self, module: nn.Module) -> None:
+        """Give statistics of the main process to the others, and leave weights alone. All processes."""
+        if self._control is not None:
+            for buffer in module.buffers():
+                _broadcast(buffer)
+
     def state(self) -> dict[str, Any]:
         """What the engine must remember between runs: the gradient scaler of ``16``."""
         scaler = self._accelerator.scaler

@@ -14,7 +14,7 @@ import torch
 
 from harness.data.batches import Batch
 from harness.data.joint_images import share_images
-from harness.data.loading import TaskData, TrainingOrder, loader
+from harness.data.loading import Place, TaskData, TrainingOrder, loader
 from harness.models.network import MultiTaskNetwork
 from harness.progress import Reporter
 from harness.submission import Submission
@@ -31,6 +31,7 @@ from harness.training.optimization import build_optimizer, learning_rate
 from harness.training.parts import look_back
 from harness.training.placeholders.adversarial import differentiate_with_adversary
 from harness.training.placeholders.starting import begin_tokens
+from harness.training.placeholders.substitution.controller import substitute
 from harness.training.planning import plan
 from harness.training.resuming import Resumable
 from harness.training.selection import Selection
@@ -100,6 +101,7 @@ def train(
     trainable = torch.nn.ModuleDict({"network": network, "balancer": balancer})
     optimizer = build_optimizer(trainable, config.optimizer)
     balancer.to(engine.device)
+    substituting = substitute(submission, network, engine, data, planned)
     model, optimizer = engine.prepare(network, optimizer)
     average = WeightAverage(network, config.ema) if config.ema is not None else None
 
@@ -110,21 +112,22 @@ def train(
     if config.selection is not None and selection_data is not None:
         selection = Selection(config.selection, measure(selection_data, "selection"), engine, reporter)
     stages = measure(evaluation_data, "stages") if evaluation_data is not None else None
-    run = Resumable(network, balancer, optimizer, engine, average, selection)
+    run = Resumable(network, balancer, optimizer, engine, average, selection, substituting)
     progress = run.resume(folder, reporter)
     if not progress.step:
         begin_tokens(network, engine, data)
     begin(progress)
     if progress.step:
         reporter.say(f"resuming at step {progress.step} of {steps}")
-    batches = {
-        name: iter(
-            loader(data[name], TrainingOrder(data[name], sizes[name], taken, engine.rank, engine.world), config.workers)
-        )
-        for name, taken in planned.batches(progress.step).items()
-    }
+    batches = {}
+    for name, taken in planned.batches(progress.step).items():
+        order: Iterable[list[Place]] = TrainingOrder(data[name], sizes[name], taken, engine.rank, engine.world)
+        if substituting is not None:
+            order = substituting.order(name, order)
+        batches[name] = iter(loader(data[name], order, config.workers))
     network.train()
     several = balancer.repeats or config.log_gradients is not None or config.log_affinity is not None
+    several = several or (substituting is not None and substituting.repeats)
     with (
         stop_signals() as stopped,
         compiled(network, config.compile, several),
@@ -198,6 +201,9 @@ def train(
             found: dict[str, float] | None = None  # weights and cosines, in steps that end at a point of the curves
             if cosines or related or following == steps or following % config.log_every == 0:
                 found = related
+            if substituting is not None:
+                substituting.begin(progress.step, model, step_batches, rate)
+                meters.watch.lap("substitution")
             if network.objectives is not None:
                 network.objectives.step = progress.step
             with gates.watching(found is not None):
@@ -214,6 +220,8 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             if balancer.looks_back:
                 balancer.look_back(look_back(model, engine, step_batches, config.accumulation))
+            if substituting is not None:
+                substituting.end(values, rate, found)
             if average is not None:
                 average.update()
             meters.watch.lap("optimizer")

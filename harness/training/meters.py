@@ -63,8 +63,8 @@ class Meters:
     """Brings the costs in a run's progress up to date; they go on from those of the run's earlier parts.
 
     Phases: ``data`` (waiting for batches and moving them to the device), ``forward``, ``backward`` (with the exchange
-    between processes), ``optimizer`` (with clipping and averaging) and ``selection``. They are those of the main
-    process; the rest of the time went into logs and checkpoints.
+    between processes), ``optimizer`` (with clipping and averaging), ``selection`` and ``substitution``. They are those
+    of the main process; the rest of the time went into logs and checkpoints.
 
     Args:
         engine: Device and processes.

@@ -11,6 +11,7 @@ from harness.progress import Reporter
 from harness.training import checkpoints
 from harness.training.averaging import WeightAverage
 from harness.training.engine import Engine
+from harness.training.placeholders.substitution.controller import Substituting
 from harness.training.selection import Selection
 from harness.training.state import Progress
 
@@ -25,6 +26,7 @@ class Resumable:
         engine: Device, precision and processes.
         average: Of the weights, if there is one.
         selection: Of the weights, if there is one.
+        substituting: What stands for a task's features, if anything does.
     """
 
     def __init__(
@@ -35,8 +37,11 @@ class Resumable:
         engine: Engine,
         average: WeightAverage | None,
         selection: Selection | None,
+        substituting: Substituting | None = None,
     ) -> None:
         self._parts = {"network": network, "balancer": balancer, "optimizer": optimizer}
+        if substituting is not None:
+            self._parts["substituting"] = substituting
         self._engine, self._average, self._selection = engine, average, selection
 
     def keep(self, folder: Path, progress: Progress) -> None:

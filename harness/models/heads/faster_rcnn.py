@@ -119,6 +119,10 @@ class FasterRcnnHead(Head):
         found = [{"boxes": b, "scores": s, "labels": n} for b, s, n in zip(*parts, strict=True)]
         return in_original_images(found, batch)
 
+    def output_channels(self, classes: int) -> int:
+        """The shapes of anchors at a position: which class it is, is not told of positions."""
+        return len(ASPECTS)
+
     def outputs(self, features: Features, batch: DetectionBatch) -> tuple[Tensor, ...]:
         """Logits of an object, of whatever class, at every level, finest first: float [B, aspects, h, w] each.
 

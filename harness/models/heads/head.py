@@ -27,6 +27,10 @@ class Head(nn.Module):
     predict: Callable[..., Any]
     outputs: Callable[..., tuple[Tensor, ...]]
 
+    def output_channels(self, classes: int) -> int:
+        """C of `outputs`, for a task of so many classes."""
+        return classes
+
     def note(self, measure: Callable[[], Tensor]) -> None:
         """Called with each loss; `measure` is called only if anybody wants to know."""
         if self.measuring:

@@ -49,6 +49,7 @@ class HardSharing(nn.Module):
         self.fusion: LevelFusion | None = None
         self.chain: SerialTaps | None = None
         self.taps = nn.ModuleDict()
+        self.maps_for_all = False  # in training, compute the pyramid for `pooled_only`, too
         if isinstance(config.sharing, HardConfig):
             self._add_options(config.sharing, tasks)
 
@@ -77,7 +78,7 @@ class HardSharing(nn.Module):
     @property
     def needs_maps(self) -> bool:
         """Whether tasks that read the pooled feature may need maps all the same."""
-        return bool(self.taps)
+        return bool(self.taps) or self.maps_for_all
 
     @property
     def shape(self) -> FeatureShape:
@@ -112,7 +113,8 @@ class HardSharing(nn.Module):
             together, contents, remembered = _joined(first)
             samples = {tasks[0]: len(batch.ids) for tasks, batch in zip(group, first, strict=True)}
             stream = placeholders.begin(samples) if placeholders is not None else None
-            pyramids = sum(samples[tasks[0]] for tasks in group if not self._pooled_only.issuperset(tasks))
+            without = frozenset() if self.maps_for_all and self.training else self._pooled_only
+            pyramids = sum(samples[tasks[0]] for tasks in group if not without.issuperset(tasks))
             encoded = self.trunk(together, stream, pyramids, contents, remembered)
             pyramid = encoded.pyramid if self.fusion is None else self.fusion(encoded.pyramid)
             start = 0

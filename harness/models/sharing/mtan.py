@@ -172,7 +172,8 @@ class MtanSharing(HardSharing):
         found = {}
         for task, features in super().forward(batches, placeholders).items():
             maps, pooled = self.attention(task, features.pyramid, features.pooled)
-            levels = {} if task in self._vectors else self.neck({str(stride): one for stride, one in maps.items()})
+            vector = task in self._vectors and not (self.maps_for_all and self.training)
+            levels = {} if vector else self.neck({str(stride): one for stride, one in maps.items()})
             found[task] = Features({int(stride): one for stride, one in levels.items()}, pooled, features.stream)
         return found
 

@@ -54,7 +54,11 @@ class GradNorm(SelfLearning):
         """
         tasks = frozenset(losses)
         if tasks not in self._last_shared:
-            found = last_shared(list(losses.values()), [one for one in network.parameters() if one.requires_grad])
+            # What stands between the trunk and some heads in some steps only is no weight that tasks share.
+            passing = getattr(network, "substitution", None)
+            left_out = set(passing.parameters()) if passing is not None else set()
+            trained = [one for one in network.parameters() if one.requires_grad and one not in left_out]
+            found = last_shared(list(losses.values()), trained)
             if found is None:
                 raise HarnessError(
                     f"training.balancing: gradnorm found no weight that {', '.join(losses)} all reach; share some, or"

@@ -13,6 +13,7 @@ from harness.training.placeholders.objectives.config import (
     DistilledConfig,
     SelfSupervisedConfig,
 )
+from harness.training.placeholders.substitution.config import SubstitutionConfig
 
 
 class PlaceholderTrainingConfig(Section):
@@ -25,6 +26,7 @@ class PlaceholderTrainingConfig(Section):
         discriminator: Hide from a discriminator whose tokens they are.
         distilled: Start the tokens from a teacher's features and predict these, or follow one of the tasks.
         self_supervised: Predict features that the tokens were not allowed to read.
+        substitution: Replace a share of a task's features by another task's output; None means that nothing is.
     """
 
     alignment: AlignmentConfig | None = None
@@ -33,6 +35,7 @@ class PlaceholderTrainingConfig(Section):
     discriminator: DiscriminatorConfig | None = None
     distilled: DistilledConfig | None = None
     self_supervised: SelfSupervisedConfig | None = None
+    substitution: SubstitutionConfig | None = None
 
     def science(self) -> dict[str, Any]:
         """The switches that are on, whole, as plain JSON values."""
