@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.analysis.information import information, mutual_information
-from harness.analysis.projection import principal_components
+from harness.analysis.projection import principal_components, umap
 from harness.analysis.similarity import linear_cka, pearson
 
 DRAW = np.random.default_rng(0)
@@ -107,3 +107,11 @@ def test_a_line_of_points_has_one_component() -> None:
     coordinates, shares = principal_components(np.outer([0.0, 1, 2], [1.0, 1]))
     np.testing.assert_allclose(coordinates[:, 1], 0)
     assert shares == pytest.approx([1, 0])
+
+
+def test_umap_draws_the_same_picture_twice_where_it_is_installed() -> None:
+    pytest.importorskip("umap")
+    first, second = umap(X, 1), umap(X, 1)
+    assert first is not None
+    assert first.shape == (40, 2)
+    assert np.array_equal(first, second)  # type: ignore[arg-type]
