@@ -134,9 +134,15 @@ def _heads() -> list[Row]:
 
 
 def _placeholders() -> list[Row]:
+    from harness.documents import Section
     from harness.models.config import PlaceholderConfig
+    from harness.training.placeholders.config import PlaceholderTrainingConfig
 
-    return [{"name": name, "default": str(field.default)} for name, field in PlaceholderConfig.model_fields.items()]
+    rows = [{"name": name, "default": str(field.default)} for name, field in PlaceholderConfig.model_fields.items()]
+    for section, config in PlaceholderTrainingConfig():
+        keys = type(config).model_fields.items() if isinstance(config, Section) else ()
+        rows += [{"name": f"training.placeholders.{section}.{key}", "default": str(field.default)} for key, field in keys]
+    return rows
 
 
 _KINDS: dict[str, Callable[[], list[Row]]] = {

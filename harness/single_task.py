@@ -15,6 +15,7 @@ def single_task(submission: Submission, dataset: str) -> Submission:
 
     Backbone, neck, the task's head, data, batch size, steps, optimizer and schedule stay. Placeholder tokens, sharing,
     balancing, regime and shared images fall away: with one task they have nothing to do, and tokens are what is tested.
+    So does all that is trained beside the tasks for the sake of placeholders.
 
     Args:
         submission: Of several tasks.
@@ -28,7 +29,7 @@ def single_task(submission: Submission, dataset: str) -> Submission:
     kind = submission.cards()[dataset].task
     model, training = content["model"], content["training"]
     model |= {"placeholders": {"count": 0}, "sharing": {"name": "hard"}, "heads": {kind: model["heads"][kind]}}
-    training |= {"regime": {"name": "joint"}, "balancing": {"name": "equal"}}
+    training |= {"regime": {"name": "joint"}, "balancing": {"name": "equal"}, "placeholders": {}}
     backbone = submission.model.backbone.name.split("/")[-1]
     name = f"single-{dataset}-{backbone}"
     description = f"{dataset} alone, without placeholder tokens: a single-task baseline."

@@ -19,6 +19,7 @@ from harness.models.sharing import SHARING
 from harness.models.weight_files import find_weights, weights_digest
 from harness.training.balancing import BALANCING
 from harness.training.config import EvaluationConfig, TrackingConfig, TrainingConfig
+from harness.training.placeholders.samples_checks import check_samples, check_samples_of_task
 from harness.training.regimes import REGIMES
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -94,6 +95,7 @@ class Submission(Section):
                     )
         for task in self.tasks:
             self._check_images(task)
+        check_samples(self.model, self.training, self.tasks)
         return self
 
     def _check_images(self, task: TaskConfig) -> None:
@@ -137,6 +139,7 @@ class Submission(Section):
         cards = {task.dataset: load_card(task.dataset) for task in self.tasks}
         for task in self.tasks:
             task.check(cards[task.dataset].task)
+            check_samples_of_task(self.model, self.training, task, cards[task.dataset])
             if self.training.selection is not None:
                 _check_selection(cards[task.dataset], task.fraction)
         return cards

@@ -16,6 +16,7 @@ from harness.submission import load_submission
 from harness.training.balancing.base import Setting, build_balancer
 from harness.training.costs import macs_per_image
 from harness.training.devices import check_batches
+from harness.training.placeholders.pools import unlabelled
 
 
 def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -36,6 +37,7 @@ def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     check_batches(submission, processes=1)
     build_balancer(submission.training.balancing, Setting({task.dataset: task.weight for task in submission.tasks}))
     splits = open_data(submission)
+    unlabelled(submission, splits)
     with torch.random.fork_rng(devices=[]):
         network = build_network(submission, splits)
     tasks = []

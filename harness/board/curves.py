@@ -63,5 +63,5 @@ def _group(name: str) -> str:
 
 def _place(name: str) -> int:
     """What is learned comes first, what it costs last."""
-    order = ("loss", "selection", "stage", "weight", "cosine", "affinity", "run", "seconds")
+    order = ("loss", "samples", "selection", "stage", "weight", "cosine", "affinity", "run", "seconds")
     return order.index(_group(name)) if _group(name) in order else len(order)

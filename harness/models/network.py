@@ -91,16 +91,24 @@ class MultiTaskNetwork(nn.Module):
                 self.placeholders = Placeholders(config.placeholders, sites, list(specs))
         self._recomputing = [module for module in self.modules() if hasattr(module, "grad_checkpointing")]
 
-    def forward(self, batches: Mapping[str, Batch], shares: Mapping[str, float] | None = None) -> dict[str, Tensor]:
+    def forward(
+        self,
+        batches: Mapping[str, Batch],
+        shares: Mapping[str, float] | None = None,
+        samples: Callable[[MultiTaskNetwork], dict[str, Tensor]] | None = None,
+    ) -> dict[str, Tensor]:
         """Losses of one step: one batch of each task, one call, one backward (the pattern that is exact under DDP).
 
         Args:
             batches: By dataset name.
             shares: What each loss is multiplied with where the batches are parts of a step's (see
                 `harness.training.parts`); None for whole batches.
+            samples: What else the network is asked in this call, after the batches: unlabelled images (see
+                `harness.training.placeholders.samples`); None for nothing.
 
         Returns:
-            Scalar loss by dataset name, and under `PENALTY` the sharing architecture's penalty, if it has one.
+            Scalar loss by dataset name, under `PENALTY` the sharing architecture's penalty, if it has one, and what
+            `samples` gives.
 
         Raises:
             HarnessError: Gradient checkpointing is on.
@@ -109,7 +117,20 @@ class MultiTaskNetwork(nn.Module):
         if shares is not None:
             losses = {name: loss * shares[name] for name, loss in losses.items()}
         penalty = getattr(self.shared, "penalty", None)
-        return losses if penalty is None else losses | {PENALTY: penalty()}
+        if penalty is not None:
+            losses |= {PENALTY: penalty()}
+        return losses if samples is None else losses | samples(self)
+
+    def outputs(self, batches: Mapping[str, Batch]) -> dict[str, tuple[Tensor, ...]]:
+        """What heads say of images, as maps of logits by dataset name (see each head's `outputs`); labels are not read.
+
+        For code that runs inside `forward`: outside, several processes would not exchange gradients.
+        """
+        return {name: self._run(name, "outputs", features, batches[name]) for name, features in self._encode(batches)}
+
+    def exclusive(self, name: str) -> bool:
+        """Whether one class at most is right at each place of a task's `outputs` (softmax, not sigmoids)."""
+        return bool(self.heads[name].exclusive)
 
     def counts(self, batches: Mapping[str, Batch]) -> dict[str, int]:
         """Over how many things each task's loss is a mean: labelled pixels, questions, matched positions, images.

@@ -15,6 +15,7 @@ import torch
 from harness.data.batches import Batch
 from harness.data.joint_images import share_images
 from harness.data.loading import TaskData, TrainingOrder, loader
+from harness.data.unlabelled import UnlabelledData
 from harness.models.network import MultiTaskNetwork
 from harness.progress import Reporter
 from harness.submission import Submission
@@ -28,6 +29,7 @@ from harness.training.measuring import Measure
 from harness.training.meters import Meters
 from harness.training.optimization import build_optimizer, learning_rate
 from harness.training.parts import differentiate, look_back
+from harness.training.placeholders.feeding import SampleFeed
 from harness.training.planning import plan
 from harness.training.resuming import Resumable
 from harness.training.selection import Selection
@@ -60,6 +62,7 @@ def train(
     selection_data: Mapping[str, TaskData] | None = None,
     evaluation_data: Mapping[str, TaskData] | None = None,
     begin: Callable[[Progress], None] = lambda progress: None,
+    pools: Mapping[str, UnlabelledData] | None = None,
 ) -> Progress:
     """Train a network in place, from the newest checkpoint in `folder` if there is one.
 
@@ -76,6 +79,7 @@ def train(
         evaluation_data: Evaluation split by dataset name, where every stage of the regime is to be scored. Nothing is
             chosen by it.
         begin: Called once, before `log`, with what the checkpoint says was done.
+        pools: Placeholder samples by dataset name, where the recipe has them.
 
     Returns:
         What was done.
@@ -118,6 +122,7 @@ def train(
         )
         for name, taken in planned.batches(progress.step).items()
     }
+    feed = SampleFeed(submission, pools or {}, engine, planned.batches(progress.step))
     network.train()
     several = balancer.repeats or config.log_gradients is not None or config.log_affinity is not None
     with (
@@ -180,6 +185,7 @@ def train(
             tasks = planned.tasks(progress.step)
             loaded = {name: next(batches[name]).to(engine.device) for name in tasks}
             step_batches = share_images(loaded, leaders)
+            samples = feed.next(tasks, progress.step)
             meters.watch.lap("data")
             following = progress.step + 1
             related = {}
@@ -191,7 +197,7 @@ def train(
             if cosines or related or following == steps or following % config.log_every == 0:
                 found = related
             values = differentiate(
-                model, engine, balancer, step_batches, config.accumulation, meters.watch.lap, found, cosines
+                model, engine, balancer, step_batches, config.accumulation, meters.watch.lap, found, cosines, samples
             )
             require_finite(values, progress.step)
             limit = config.gradient_clip
@@ -208,7 +214,8 @@ def train(
             progress.step += 1
             progress.take(values)
             progress.images += sum(sizes[name] for name in tasks if leaders.get(name) not in tasks)
-            for sentence in _skipped(engine, step_batches.values()) if config.on_bad_image == "skip" else ():
+            read = [*step_batches.values(), *(samples.batches.values() if samples is not None else ())]
+            for sentence in _skipped(engine, read) if config.on_bad_image == "skip" else ():
                 if sentence not in progress.skipped:
                     progress.skipped.append(sentence)
                     reporter.say(f"skipped: {sentence}")

@@ -14,6 +14,7 @@ from harness.models.network import PENALTY, MultiTaskNetwork
 from harness.training.balancing.base import Balancer
 from harness.training.balancing.step import Step
 from harness.training.engine import Engine
+from harness.training.placeholders.samples import Samples, add_samples
 
 
 class Part(NamedTuple):
@@ -21,6 +22,7 @@ class Part(NamedTuple):
 
     batches: Mapping[str, Batch]
     shares: Mapping[str, float] | None
+    samples: Samples | None = None
 
 
 def differentiate(
@@ -32,6 +34,7 @@ def differentiate(
     lap: Callable[[str], None] = lambda phase: None,
     points: dict[str, float] | None = None,
     cosines: bool = False,
+    samples: Samples | None = None,
 ) -> dict[str, float]:
     """The gradient of one step. All processes.
 
@@ -46,12 +49,16 @@ def differentiate(
         lap: Called at the end of each phase: ``forward``, ``backward``.
         points: Gets points of the learning curves: ``weight/<task>`` and ``cosine/<task>|<task>``.
         cosines: Find the cosines of the tasks' gradients whatever the balancer needs, without a trace in the result.
+        samples: This process's slices of unlabelled batches, whose losses are added as the penalty is; None for none.
 
     Returns:
-        Loss of the whole batch by dataset name, and the penalty as ``penalty``, if there is one.
+        Loss of the whole batch by dataset name, the penalty as ``penalty``, if there is one, and what `samples` tells.
     """
     network = cast(MultiTaskNetwork, engine.unwrap(model))
     parts = split(network, engine, batches, accumulation)
+    if samples is not None:
+        sliced = samples.split(engine, accumulation)
+        parts = [part._replace(samples=one) for part, one in zip(parts, sliced, strict=True)]
     step = Step(model, engine, balancer, list(batches), len(parts), parts[0].shares is None, cosines)
     heads = [network.heads[name] for name in batches] if balancer.measures else []
     for head in heads:
@@ -63,7 +70,7 @@ def differentiate(
             losses[PENALTY] = losses[PENALTY] / len(parts)
         names = list(losses)
         found.append(torch.stack([loss.detach().float() for loss in losses.values()]))
-        penalty = losses.pop(PENALTY, None)
+        penalty = add_samples(losses, losses.pop(PENALTY, None))
         if heads:
             shares = part.shares or dict.fromkeys(batches, 1.0)
             own = [cast(Tensor, head.indicator) * shares[name] for name, head in zip(batches, heads, strict=True)]
@@ -72,7 +79,7 @@ def differentiate(
         step.add(losses, penalty)
         lap("backward")
     values = _summed(engine, names, found)
-    step.finish({name: value for name, value in values.items() if name != PENALTY}, points)
+    step.finish({name: values[name] for name in batches}, points)
     if heads:
         balancer.judge(_summed(engine, list(batches), measured))
     lap("backward")

@@ -59,7 +59,11 @@ class Progress:
 
     def losses(self) -> dict[str, float]:
         """Mean losses since they were last asked for, as points of the learning curves."""
-        means = {f"loss/{name}": math.fsum(values) / len(values) for name, values in self.pending.items()}
+        # A name with a slash is a curve's already: those of placeholder samples.
+        means = {
+            name if "/" in name else f"loss/{name}": math.fsum(values) / len(values)
+            for name, values in self.pending.items()
+        }
         self.pending = {}
         return means
 
