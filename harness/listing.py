@@ -141,7 +141,8 @@ def _placeholders() -> list[Row]:
     rows = [{"name": name, "default": str(field.default)} for name, field in PlaceholderConfig.model_fields.items()]
     for section, config in PlaceholderTrainingConfig():
         keys = type(config).model_fields.items() if isinstance(config, Section) else ()
-        rows += [{"name": f"training.placeholders.{section}.{key}", "default": str(field.default)} for key, field in keys]
+        place = f"training.placeholders.{section}"
+        rows += [{"name": f"{place}.{key}", "default": str(field.default)} for key, field in keys]
     return rows
 
 

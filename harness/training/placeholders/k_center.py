@@ -18,7 +18,7 @@ def k_center(candidates: Tensor, centres: Tensor, count: int) -> list[int]:
 
     Args:
         candidates: float [N, F].
-        centres: float [M, F], those to start from; without any, the first candidate is the first centre.
+        centres: float [M, F], those to start from, one at least.
         count: How many to choose, at most N.
 
     Returns:
