@@ -37,7 +37,9 @@ def pseudo_labels(
     weak, strong = weak.detach().float(), strong.float()
     confidence = _confidence(weak, exclusive)
     if exclusive:
-        terms = F.cross_entropy(strong, weak.argmax(1), reduction="none")[:, None]
+        # A row per place: of maps GPUs have no deterministic kernel.
+        rows, labels = strong.transpose(1, 2).flatten(0, 1), weak.argmax(1)
+        terms = F.cross_entropy(rows, labels.flatten(), reduction="none").view_as(labels)[:, None]
     else:
         terms = F.binary_cross_entropy_with_logits(strong, (weak > 0).float(), reduction="none")
     kept = confidence >= threshold

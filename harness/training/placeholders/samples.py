@@ -194,8 +194,10 @@ def _as_it_was(network: nn.Module) -> Iterator[None]:
 
 
 def _generators(device: torch.device) -> list[torch.Generator]:
-    index = device.index if device.index is not None else 0
-    return [torch.default_generator, *([torch.cuda.default_generators[index]] if device.type == "cuda" else [])]
+    if device.type != "cuda":
+        return [torch.default_generator]
+    index = device.index if device.index is not None else torch.cuda.current_device()
+    return [torch.default_generator, torch.cuda.default_generators[index]]
 
 
 def _rows(batch: Batch) -> int:
