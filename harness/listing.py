@@ -136,6 +136,7 @@ def _heads() -> list[Row]:
 
 def _placeholders() -> list[Row]:
     from harness.models.placeholders.config import PlaceholderConfig, about
+    from harness.training.placeholders.config import PlaceholderTrainingConfig
     from harness.training.placeholders.substitution import STRATEGIES
 
     lines = about()
@@ -143,8 +144,15 @@ def _placeholders() -> list[Row]:
         {"name": name, "values": _values(field.annotation), "default": _written(field.default), "about": lines[name]}
         for name, field in PlaceholderConfig.model_fields.items()
     ]
-    strategies = _registered(STRATEGIES)
-    return rows + [{**row, "name": f"substitution {row['name']}", "values": "", "default": "off"} for row in strategies]
+    beside = [
+        {"name": f"training.placeholders.{name}", "values": "a section", "default": "off", "about": line}
+        for name, line in about(PlaceholderTrainingConfig).items()
+    ]
+    strategies = [
+        {"name": f"substitution {row['name']}", "values": "", "default": "off", "about": row["about"]}
+        for row in _registered(STRATEGIES)
+    ]
+    return rows + beside + strategies
 
 
 def _values(annotation: Any) -> str:

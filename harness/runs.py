@@ -39,6 +39,7 @@ from harness.training.inference import SUFFIX, predict
 from harness.training.journal import Journal
 from harness.training.loop import seed_everything, train
 from harness.training.meters import peak_memory
+from harness.training.placeholders.pools import open_pools
 from harness.training.planning import plan
 from harness.training.tracking import Tracker
 
@@ -217,6 +218,7 @@ def _train(
             images = cache_of(task, splits.selection[name], engine, reporter, workers)
             selection[name] = selection_data(submission, seed, splits, name, images)
     network.to(engine.device)
+    pools = open_pools(submission, seed, splits, network, engine, data, folder, reporter)
     planned = plan(submission, data)
     for task in submission.tasks:
         visits = planned.batches()[task.dataset] * task.batch_size
@@ -227,10 +229,30 @@ def _train(
     try:
         if engine.main:
             progress = train(
-                submission, network, engine, data, folder, reporter, journal.add, selection, scored, journal.resume
+                submission,
+                network,
+                engine,
+                data,
+                folder,
+                reporter,
+                journal.add,
+                selection,
+                scored,
+                journal.resume,
+                pools=pools,
             )
         else:
-            train(submission, network, engine, data, folder, reporter, selection_data=selection, evaluation_data=scored)
+            train(
+                submission,
+                network,
+                engine,
+                data,
+                folder,
+                reporter,
+                selection_data=selection,
+                evaluation_data=scored,
+                pools=pools,
+            )
             return {}
     finally:
         if engine.main:

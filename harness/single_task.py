@@ -8,7 +8,6 @@ import yaml
 
 from harness.atomic import write_text
 from harness.submission import Submission
-from harness.training.placeholders.requirements import KEYS
 
 
 def single_task(submission: Submission, dataset: str, tokens: bool = False) -> Submission:
@@ -34,7 +33,7 @@ def single_task(submission: Submission, dataset: str, tokens: bool = False) -> S
         model |= {"placeholders": {"count": 0}}
     model |= {"sharing": {"name": "hard"}, "heads": {kind: model["heads"][kind]}}
     training |= {"regime": {"name": "joint"}, "balancing": {"name": "equal"}}
-    training["placeholders"] |= dict.fromkeys((*KEYS, "substitution"))
+    training["placeholders"] = {}
     backbone = submission.model.backbone.name.split("/")[-1]
     name = f"single-{dataset}-{backbone}"
     description = f"{dataset} alone, without placeholder tokens: a single-task baseline."

@@ -21,6 +21,7 @@ from harness.models.weight_files import find_weights, weights_digest
 from harness.training.balancing import BALANCING
 from harness.training.config import EvaluationConfig, TrackingConfig, TrainingConfig
 from harness.training.placeholders.requirements import check_objectives
+from harness.training.placeholders.samples_checks import check_samples, check_samples_of_task
 from harness.training.regimes import REGIMES
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -106,6 +107,7 @@ class Submission(Section):
                 " training images may not be readable, and images to be scored are never skipped; set on_bad_image to"
                 " stop, or leave train_gap out"
             )
+        check_samples(self.model, self.training, self.tasks)
         return self
 
     def plainly_scored(self) -> Submission:
@@ -159,6 +161,7 @@ class Submission(Section):
         cards = {task.dataset: load_card(task.dataset) for task in self.tasks}
         for task in self.tasks:
             task.check(cards[task.dataset].task)
+            check_samples_of_task(self.model, self.training, task, cards[task.dataset])
             if self.training.selection is not None:
                 _check_selection(cards[task.dataset], task.fraction)
         return cards

@@ -19,6 +19,7 @@ from harness.submission import Submission, load_submission, read_control
 from harness.training.balancing.base import Setting, build_balancer
 from harness.training.costs import macs_per_image
 from harness.training.devices import check_batches
+from harness.training.placeholders.pools import unlabelled
 from harness.training.placeholders.substitution.held_out import held_out
 
 
@@ -43,6 +44,7 @@ def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     build_balancer(submission.training.balancing, Setting({task.dataset: task.weight for task in submission.tasks}))
     splits = open_data(submission)
     robustness.check(submission, splits)
+    unlabelled(submission, splits)
     with torch.random.fork_rng(devices=[]):
         network = build_network(submission, splits)
     replacing = submission.training.placeholders.substitution

@@ -64,7 +64,7 @@ def _group(name: str) -> str:
 def _place(name: str) -> int:
     """What is learned comes first, what it costs last."""
     order = (
-        *("loss", "placeholder", "selection", "stage", "weight", "cosine", "affinity", "substitution", "gate"),
-        *("run", "seconds"),
+        *("loss", "placeholder", "samples", "selection", "stage", "weight", "cosine", "affinity", "substitution"),
+        *("gate", "run", "seconds"),
     )
     return order.index(_group(name)) if _group(name) in order else len(order)

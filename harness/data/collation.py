@@ -28,8 +28,9 @@ def collate(items: list[dict[str, Any]], skipped: Sequence[str] = ()) -> Batch:
     """Stack the samples of one task into a batch.
 
     Args:
-        items: As `TaskData` gives them. With a ``canvas`` they may differ in size: they are padded on the right and
-            below to the largest, to the canvas, and to a multiple of 32.
+        items: As `TaskData` gives them; without label and questions they make a plain `Batch`. With a ``canvas`` they
+            may differ in size: they are padded on the right and below to the largest, to the canvas, and to a multiple
+            of 32.
         skipped: Sentences about images that were replaced.
     """
     first = items[0]
@@ -55,6 +56,8 @@ def collate(items: list[dict[str, Any]], skipped: Sequence[str] = ()) -> Batch:
         return DetectionBatch(
             **common, boxes=tuple(i["boxes"] for i in items), labels=tuple(i["labels"] for i in items)
         )
+    if "words" not in first:
+        return Batch(**common)
     counts = torch.tensor([len(item["words"]) for item in items])
     return VqaBatch(
         **common,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from harness.cards import DatasetCard
 from harness.data.images import read_label_png, walk_images
 from harness.data.name_lists import read_names
-from harness.data.samples import Adapter, SegmentationSample
+from harness.data.samples import Adapter, Image, SegmentationSample
 from harness.data.segmentation import evaluated_classes
 from harness.data.stores import open_images
 from harness.errors import HarnessError
@@ -98,13 +98,17 @@ class LabelMapFolders(Adapter):
         """
         index = range(len(self.ids))[index]
         name = self._chosen[index] + self._image_suffix
-        image, label = self._images.read(name), self.label_map(index)
+        image, label = self.image(index), self.label_map(index)
         if image.shape[:2] != label.shape:
             raise HarnessError(
                 f"{self._images.path(name)}: has {image.shape[1]} x {image.shape[0]} pixels, but its label map "
                 f"{self._label(self._chosen[index])} has {label.shape[1]} x {label.shape[0]}; they must agree"
             )
         return SegmentationSample(self.ids[index], image, self.train_ids[label])
+
+    def image(self, index: int) -> Image:
+        """Decode one image without its label map."""
+        return self._images.read(self._chosen[index] + self._image_suffix)
 
     def label_map(self, index: int) -> NDArray[np.uint8]:
         """The label ids of the image at a place from 0 to N-1: uint8 [H, W]."""

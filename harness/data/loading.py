@@ -188,10 +188,7 @@ class TaskData(Dataset[Any]):
         size = sample.image.shape[:2] if self._cache is None else tuple(self._cache.sizes[row].tolist())
         key = self._key(epoch, index, sample.id)
         item: dict[str, Any] = {"id": sample.id, "size": size}
-        if self.config.resize == "native" and self.training:
-            item["canvas"] = self.config.image_size  # the size of a batch of crops, even where images are smaller
-        elif self.config.resize in ("fit", "native") and not self.config.sliding_window:
-            item["canvas"] = (MULTIPLE, MULTIPLE)
+        item |= self._canvas()
         if isinstance(sample, ClassificationSample):
             return item | self._transform(sample.image, key) | {"label": sample.label}
         if isinstance(sample, SegmentationSample):
@@ -210,6 +207,14 @@ class TaskData(Dataset[Any]):
             return self._corruption.sample(self.adapter, row, self.config.cache, self.config.interpolation)
         sample: Sample = self._cache.sample(row, self.adapter) if self._cache is not None else self.adapter[row]
         return sample
+
+    def _canvas(self) -> dict[str, Any]:
+        """What the images of a batch are padded to at least, where they may differ in size."""
+        if self.config.resize == "native" and self.training:
+            return {"canvas": self.config.image_size}  # the size of a batch of crops, even where images are smaller
+        if self.config.resize in ("fit", "native") and not self.config.sliding_window:
+            return {"canvas": (MULTIPLE, MULTIPLE)}
+        return {}
 
     def _unseen(self, epoch: int, row: int, index: int, features: FeatureRows) -> dict[str, Any]:
         """An item without its image."""
@@ -232,13 +237,17 @@ class TaskData(Dataset[Any]):
         if self.training and len(chosen) > self.config.questions:
             draw = np.random.default_rng(derive_seed("questions", *key))
             chosen = np.sort(draw.choice(chosen, self.config.questions, replace=False))
-        soft_targets = self.adapter.soft_targets  # type: ignore[attr-defined]
         return {
             "question_ids": sample.question_ids[chosen],
             "words": [self._encode(sample.questions[i]) for i in chosen],
             "texts": [sample.questions[i] for i in chosen],
-            "targets": [soft_targets(sample.answers[i]) for i in chosen],
+            "targets": [self._target(sample.answers[i]) for i in chosen],
         }
+
+    def _target(self, answers: Sequence[str]) -> NDArray[np.float32]:
+        """What each answer of the vocabulary would get: float32 [A]."""
+        found: NDArray[np.float32] = self.adapter.soft_targets(answers)  # type: ignore[attr-defined]
+        return found
 
     def _encode(self, question: str) -> list[int]:
         words = [self._words.get(word, UNKNOWN) for word in tokenize(question)]

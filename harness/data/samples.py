@@ -120,6 +120,11 @@ class Adapter(ABC):
     def __getitem__(self, index: int) -> Any:
         """Decode one sample. Raises HarnessError naming the file if the image cannot be read."""
 
+    def image(self, index: int) -> Image:
+        """Decode the image at a place from 0 to N-1, uint8 [H, W, 3], and nothing that is annotated of it."""
+        found: Image = self[index].image
+        return found
+
     def strata(self) -> NDArray[np.int64]:
         """int64 [N]: groups of images, of each of which a label fraction takes its share."""
         return np.zeros(len(self), dtype=np.int64)

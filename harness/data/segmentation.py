@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from harness.cards import DatasetCard
 from harness.data.images import read_label_png, walk_images
-from harness.data.samples import Adapter, SegmentationSample
+from harness.data.samples import Adapter, Image, SegmentationSample
 from harness.data.stores import open_images
 from harness.errors import HarnessError
 
@@ -68,7 +68,7 @@ class Cityscapes(Adapter):
             HarnessError: One of them cannot be read, or they differ in size.
         """
         frame = self.ids[index]
-        image = self._images.read(self._image_of[frame])
+        image = self.image(index)
         label_file = self._labels / self._label_of[frame]
         label = read_label_png(label_file)
         if image.shape[:2] != label.shape:
@@ -77,6 +77,10 @@ class Cityscapes(Adapter):
                 f"label map {label_file} has {label.shape[1]} x {label.shape[0]}; they must agree"
             )
         return SegmentationSample(frame, image, self.train_ids[label])
+
+    def image(self, index: int) -> Image:
+        """Decode one image without its label map."""
+        return self._images.read(self._image_of[self.ids[index]])
 
     def ground_truth_files(self) -> Sequence[Path]:
         """The label maps, in the order of the ids."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from harness.cards import DatasetCard
 from harness.data.annotations import entries, field, read_json, unique_ids
 from harness.data.columns import Texts, columns, file_key
-from harness.data.samples import Adapter, VqaSample
+from harness.data.samples import Adapter, Image, VqaSample
 from harness.data.stores import open_images
 from harness.errors import HarnessError
 from harness.evaluation.vqa_text import answer_accuracy, normalize_answer
@@ -71,6 +71,10 @@ class VqaV2(Adapter):
         """Decode one image. Raises HarnessError naming the file if it cannot be read."""
         sample = self.unseen(index)
         return replace(sample, image=self._images.read(self._image_name(int(sample.id))))
+
+    def image(self, index: int) -> Image:
+        """Decode one image without what is asked about it."""
+        return self._images.read(self._image_name(int(self.ids[index])))
 
     def unseen(self, index: int) -> VqaSample:
         """A sample without pixels (an image of size 0)."""

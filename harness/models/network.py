@@ -97,17 +97,24 @@ class MultiTaskNetwork(nn.Module):
         self.substitution: Substitution | None = None  # added by who trains with it
         self._recomputing = [module for module in self.modules() if hasattr(module, "grad_checkpointing")]
 
-    def forward(self, batches: Mapping[str, Batch], shares: Mapping[str, float] | None = None) -> dict[str, Tensor]:
+    def forward(
+        self,
+        batches: Mapping[str, Batch],
+        shares: Mapping[str, float] | None = None,
+        samples: Callable[[MultiTaskNetwork], dict[str, Tensor]] | None = None,
+    ) -> dict[str, Tensor]:
         """Losses of one step: one batch of each task, one call, one backward (the pattern that is exact under DDP).
 
         Args:
             batches: By dataset name.
             shares: What each loss is multiplied with where the batches are parts of a step's (see
                 `harness.training.parts`); None for whole batches.
+            samples: What else the network is asked in this call, after the batches: unlabelled images (see
+                `harness.training.placeholders.samples`); None for nothing.
 
         Returns:
             Scalar loss by dataset name, and under `PENALTY` the sharing architecture's penalty, if it has one. In
-            training also the terms of `objectives`, by names that no data set has.
+            training also the terms of `objectives` and what `samples` gives, by names that no data set has.
 
         Raises:
             HarnessError: Gradient checkpointing is on.
@@ -125,12 +132,23 @@ class MultiTaskNetwork(nn.Module):
             losses[PENALTY] = penalty()
         if tokens is not None and self.objectives is not None:
             losses |= self.objectives(tokens)
-        return losses
+        return losses if samples is None else losses | samples(self)
 
     def advance(self, step: int, steps: int) -> None:
         """Tell which step of training comes next, of how many; see `Placeholders.advance`. All processes."""
         if self.placeholders is not None:
             self.placeholders.advance(step, steps)
+
+    def outputs(self, batches: Mapping[str, Batch]) -> dict[str, tuple[Tensor, ...]]:
+        """What heads say of images, as maps of logits by dataset name (see each head's `outputs`); labels are not read.
+
+        For code that runs inside `forward`: outside, several processes would not exchange gradients.
+        """
+        return {name: self._run(name, "outputs", features, batches[name]) for name, features in self._encode(batches)}
+
+    def exclusive(self, name: str) -> bool:
+        """Whether one class at most is right at each place of a task's `outputs` (softmax, not sigmoids)."""
+        return bool(self.heads[name].exclusive)
 
     def counts(self, batches: Mapping[str, Batch]) -> dict[str, int]:
         """Over how many things each task's loss is a mean: labelled pixels, questions, matched positions, images.

@@ -38,11 +38,19 @@ def check_batches(submission: Submission, processes: int) -> None:
         HarnessError: A batch is smaller than the number of parts that it is split into.
     """
     parts = submission.training.accumulation
+    samples = submission.training.placeholders.samples
     for task in submission.tasks:
+        into = (
+            f"cannot be split into {processes} (--devices) x {parts} (training.accumulation) parts; raise it, or split"
+        )
         if task.batch_size < processes * parts:
             raise HarnessError(
-                f"{submission.name}: tasks: {task.dataset} has batch_size {task.batch_size}, which cannot be split into"
-                f" {processes} (--devices) x {parts} (training.accumulation) parts; raise it, or split less"
+                f"{submission.name}: tasks: {task.dataset} has batch_size {task.batch_size}, which {into} less"
+            )
+        if samples.ratio and task.fraction < 1 and samples.batch_size(task.batch_size) < processes * parts:
+            raise HarnessError(
+                f"{submission.name}: training.placeholders.samples.ratio: {samples.ratio:g} of the batch_size"
+                f" {task.batch_size} of {task.dataset} {into} less"
             )
 
 

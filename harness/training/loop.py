@@ -15,6 +15,7 @@ import torch
 from harness.data.batches import Batch
 from harness.data.joint_images import share_images
 from harness.data.loading import Place, TaskData, TrainingOrder, loader
+from harness.data.unlabelled import UnlabelledData
 from harness.models.network import MultiTaskNetwork
 from harness.progress import Reporter
 from harness.submission import Submission
@@ -30,6 +31,7 @@ from harness.training.meters import Meters
 from harness.training.optimization import build_optimizer, learning_rate
 from harness.training.parts import look_back
 from harness.training.placeholders.adversarial import differentiate_with_adversary
+from harness.training.placeholders.feeding import SampleFeed
 from harness.training.placeholders.starting import begin_tokens
 from harness.training.placeholders.substitution.controller import substitute
 from harness.training.planning import plan
@@ -64,6 +66,7 @@ def train(
     selection_data: Mapping[str, TaskData] | None = None,
     evaluation_data: Mapping[str, TaskData] | None = None,
     begin: Callable[[Progress], None] = lambda progress: None,
+    pools: Mapping[str, UnlabelledData] | None = None,
 ) -> Progress:
     """Train a network in place, from the newest checkpoint in `folder` if there is one.
 
@@ -80,6 +83,7 @@ def train(
         evaluation_data: Evaluation split by dataset name, where every stage of the regime is to be scored. Nothing is
             chosen by it.
         begin: Called once, before `log`, with what the checkpoint says was done.
+        pools: Placeholder samples by dataset name, where the recipe has them.
 
     Returns:
         What was done.
@@ -125,6 +129,7 @@ def train(
         if substituting is not None:
             order = substituting.order(name, order)
         batches[name] = iter(loader(data[name], order, config.workers))
+    feed = SampleFeed(submission, pools or {}, engine, planned.batches(progress.step))
     network.train()
     several = balancer.repeats or config.log_gradients is not None or config.log_affinity is not None
     several = several or (substituting is not None and substituting.repeats)
@@ -190,6 +195,7 @@ def train(
             network.advance(progress.step, steps)
             loaded = {name: next(batches[name]).to(engine.device) for name in tasks}
             step_batches = share_images(loaded, leaders)
+            samples = feed.next(tasks, progress.step)
             meters.watch.lap("data")
             following = progress.step + 1
             reach(network, progress.step / steps)
@@ -210,6 +216,7 @@ def train(
                 values = differentiate_with_adversary(
                     config.placeholders.adversarial,
                     *(model, engine, balancer, step_batches, config.accumulation, meters.watch.lap, found, cosines),
+                    samples=samples,
                 )
             require_finite(values, progress.step)
             limit = config.gradient_clip
@@ -228,7 +235,8 @@ def train(
             progress.step += 1
             progress.take(values)
             progress.images += sum(sizes[name] for name in tasks if leaders.get(name) not in tasks)
-            for sentence in _skipped(engine, step_batches.values()) if config.on_bad_image == "skip" else ():
+            read = [*step_batches.values(), *(samples.batches.values() if samples is not None else ())]
+            for sentence in _skipped(engine, read) if config.on_bad_image == "skip" else ():
                 if sentence not in progress.skipped:
                     progress.skipped.append(sentence)
                     reporter.say(f"skipped: {sentence}")

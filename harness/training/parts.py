@@ -16,6 +16,7 @@ from harness.models.step_tokens import PART
 from harness.training.balancing.base import Balancer
 from harness.training.balancing.step import Step
 from harness.training.engine import Engine
+from harness.training.placeholders.samples import Samples, add_samples
 
 
 class Part(NamedTuple):
@@ -23,6 +24,7 @@ class Part(NamedTuple):
 
     batches: Mapping[str, Batch]
     shares: Mapping[str, float] | None
+    samples: Samples | None = None
 
 
 def differentiate(
@@ -34,6 +36,7 @@ def differentiate(
     lap: Callable[[str], None] = lambda phase: None,
     points: dict[str, float] | None = None,
     cosines: bool = False,
+    samples: Samples | None = None,
 ) -> dict[str, float]:
     """The gradient of one step. All processes.
 
@@ -49,12 +52,16 @@ def differentiate(
         lap: Called at the end of each phase: ``forward``, ``backward``.
         points: Gets points of the learning curves: ``weight/<task>`` and ``cosine/<task>|<task>``.
         cosines: Find the cosines of the tasks' gradients whatever the balancer needs, without a trace in the result.
+        samples: This process's slices of unlabelled batches, whose losses are added as the penalty is; None for none.
 
     Returns:
         Loss of the whole batch by dataset name, and the terms that are no task's by theirs, such as ``penalty``.
     """
     network = cast(MultiTaskNetwork, engine.unwrap(model))
     parts = split(network, engine, batches, accumulation)
+    if samples is not None:
+        sliced = samples.split(engine, accumulation)
+        parts = [part._replace(samples=one) for part, one in zip(parts, sliced, strict=True)]
     step = Step(model, engine, balancer, list(batches), len(parts), parts[0].shares is None, cosines)
     heads = [network.heads[name] for name in batches] if balancer.measures else []
     for head in heads:
@@ -66,7 +73,9 @@ def differentiate(
             losses[PENALTY] = losses[PENALTY] / len(parts)
         names = list(losses)
         found.append(torch.stack([loss.detach().float() for loss in losses.values()]))
-        terms = [losses.pop(name) for name in names if name not in batches]
+        beside = add_samples(losses, None)
+        terms = [losses.pop(name) for name in [*losses] if name not in batches]
+        terms += [beside] if beside is not None else []
         penalty = reduce(torch.add, terms) if terms else None
         if heads:
             shares = part.shares or dict.fromkeys(batches, 1.0)

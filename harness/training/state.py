@@ -59,7 +59,11 @@ class Progress:
 
     def losses(self) -> dict[str, float]:
         """Mean losses since they were last asked for, as points of the learning curves."""
-        means = {_curve(name): math.fsum(values) / len(values) for name, values in self.pending.items()}
+        # A name with a slash is a curve's already: of what is no task's loss.
+        means = {
+            name if "/" in name else f"loss/{name}": math.fsum(values) / len(values)
+            for name, values in self.pending.items()
+        }
         self.pending = {}
         return means
 
@@ -67,8 +71,3 @@ class Progress:
         """Put a point at this step on the learning curves."""
         for name, value in point.items():
             self.curves.setdefault(name, []).append((self.step, value))
-
-
-def _curve(name: str) -> str:
-    """What is no task's loss and has a curve of its own says so in its name."""
-    return name if name.startswith("placeholder/") else f"loss/{name}"

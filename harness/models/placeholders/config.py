@@ -181,9 +181,9 @@ _NOT_AT_OUTPUTS = {
 }
 
 
-def about() -> dict[str, str]:
+def about(section: type[Section] = PlaceholderConfig) -> dict[str, str]:
     """One line on each key, by its name: the first sentence of what the section's docstring says of it."""
-    text = inspect.cleandoc(PlaceholderConfig.__doc__ or "").partition("Attributes:\n")[2]
+    text = inspect.cleandoc(section.__doc__ or "").partition("Attributes:\n")[2]
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE)
     return {name: re.split(r"(?<=\.)\s", " ".join(line.split()), maxsplit=1)[0] for name, line in entries}
 

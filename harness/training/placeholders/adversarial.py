@@ -17,6 +17,7 @@ from harness.training.engine import Engine
 from harness.training.parts import differentiate
 from harness.training.placeholders.objectives.config import AdversarialConfig
 from harness.training.placeholders.objectives.objective import CURVE
+from harness.training.placeholders.samples import Samples
 
 
 def differentiate_with_adversary(
@@ -29,6 +30,7 @@ def differentiate_with_adversary(
     lap: Callable[[str], None] = lambda phase: None,
     points: dict[str, float] | None = None,
     cosines: bool = False,
+    samples: Samples | None = None,
 ) -> dict[str, float]:
     """The gradient of L(P) + weight · L(P + δ) with δ = epsilon · rms(P) · sign ∇_P L, a constant. All processes.
 
@@ -50,17 +52,18 @@ def differentiate_with_adversary(
         lap: See `differentiate`.
         points: See `differentiate`; of the first pass.
         cosines: See `differentiate`; of the first pass.
+        samples: See `differentiate`.
 
     Returns:
         As `differentiate`, with weight · Σ_t L_t(P + δ) as ``placeholder/adversarial``, before balancing.
     """
     if config is None:
-        return differentiate(model, engine, balancer, batches, accumulation, lap, points, cosines)
+        return differentiate(model, engine, balancer, batches, accumulation, lap, points, cosines, samples)
     network = cast(MultiTaskNetwork, engine.unwrap(model))
     assert network.placeholders is not None
     tokens = network.placeholders.bank.tokens
     streams, before = _streams(engine), deepcopy(balancer.state_dict())
-    values = differentiate(model, engine, balancer, batches, accumulation, lap, points, cosines)
+    values = differentiate(model, engine, balancer, batches, accumulation, lap, points, cosines, samples)
     if tokens.grad is None:
         return values
     move = adversarial_move(tokens, tokens.grad, config.epsilon)
@@ -71,7 +74,7 @@ def differentiate_with_adversary(
     after = deepcopy(balancer.state_dict())
     balancer.load_state_dict(before)
     with _unnoticed(network, engine, streams), _moved(tokens, move):
-        moved = differentiate(model, engine, balancer, batches, accumulation, lap)
+        moved = differentiate(model, engine, balancer, batches, accumulation, lap, samples=samples)
     balancer.load_state_dict(after)
     for one, gradient in zip(trained, first, strict=True):
         if one.grad is not None:

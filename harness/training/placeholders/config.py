@@ -13,6 +13,7 @@ from harness.training.placeholders.objectives.config import (
     DistilledConfig,
     SelfSupervisedConfig,
 )
+from harness.training.placeholders.samples_config import Samples, SamplesConfig
 from harness.training.placeholders.substitution.config import SubstitutionConfig
 
 
@@ -27,6 +28,7 @@ class PlaceholderTrainingConfig(Section):
         distilled: Start the tokens from a teacher's features and predict these, or follow one of the tasks.
         self_supervised: Predict features that the tokens were not allowed to read.
         substitution: Replace a share of a task's features by another task's output; None means that nothing is.
+        samples: Unlabelled images, of tasks that train on a fraction of their labels.
     """
 
     alignment: AlignmentConfig | None = None
@@ -36,6 +38,7 @@ class PlaceholderTrainingConfig(Section):
     distilled: DistilledConfig | None = None
     self_supervised: SelfSupervisedConfig | None = None
     substitution: SubstitutionConfig | None = None
+    samples: Samples = SamplesConfig()
 
     def science(self) -> dict[str, Any]:
         """The switches that are on, whole, as plain JSON values."""
