@@ -68,8 +68,14 @@ def hash_arrays(arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def write_record(board: Path, record: Record, statistics: Mapping[str, Arrays], replace: bool = False) -> Path:
-    """Store a record and its statistics; both files appear together or not at all.
+def write_record(
+    board: Path,
+    record: Record,
+    statistics: Mapping[str, Arrays],
+    replace: bool = False,
+    gallery: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Store a record, its statistics and its pictures; all files appear together or not at all.
 
     A record with the same id that differs in cost and provenance only (a rerun) gives way; one with other numbers
     does so only when asked.
@@ -79,6 +85,7 @@ def write_record(board: Path, record: Record, statistics: Mapping[str, Arrays], 
         record: What to store.
         statistics: For each dataset card of the record, ``Result.statistics``.
         replace: Whether a record of the same id with other numbers gives way.
+        gallery: Further files by name, from `harness.gallery.make_gallery`.
 
     Returns:
         The record's folder.
@@ -108,6 +115,8 @@ def write_record(board: Path, record: Record, statistics: Mapping[str, Arrays], 
         with directory(folder, replace=True) as temporary:
             (temporary / RECORD).write_bytes(document)
             (temporary / STATISTICS).write_bytes(archive)
+            for name, content in (gallery or {}).items():
+                (temporary / name).write_bytes(content)
     return folder
 
 

@@ -25,12 +25,15 @@ PAIRED_ENTRIES = 20  # entries of a table that are compared each with each
 TRUST = ("reported", "rescored", "rerun")
 
 
-def board_document(board: Path, evidence: Evidence | None = None) -> dict[str, Any]:
+def board_document(
+    board: Path, evidence: Evidence | None = None, records: Sequence[Record] | None = None
+) -> dict[str, Any]:
     """Everything that the board shows, from its records alone. The format is described in ``docs/board.md``.
 
     Args:
         board: The board's folder.
         evidence: How to resample; 1,000 draws, seed 0 and the board's cache unless given.
+        records: The board's records, if they have been read already.
 
     Returns:
         A document of plain JSON values.
@@ -39,7 +42,7 @@ def board_document(board: Path, evidence: Evidence | None = None) -> dict[str, A
         HarnessError: A record cannot be read.
     """
     evidence = evidence or Evidence(board)
-    entries = entries_of(read_records(board))
+    entries = entries_of(read_records(board) if records is None else records)
     estimates: dict[str, dict[str, Estimate]] = {entry.key: {} for entry in entries}
     problems = {entry.key: list(entry.problems) for entry in entries}
     for entry in entries:
@@ -179,8 +182,15 @@ def _relative(message: str, board: Path) -> str:
 
 
 def _tables(entries: Sequence[Entry]) -> list[tuple[tuple[Column, ...], list[Entry]]]:
-    """One table for each set of tasks that an entry has, with all entries that have these tasks; largest first."""
+    """One table for each set of tasks that an entry has, with all entries that have these tasks; largest first.
+
+    A task on which entries of different sets meet has a table of its own, too.
+    """
     sets = {tuple(sorted(entry.columns.values())) for entry in entries}
+    for column in {column for columns in sets for column in columns}:
+        own = [set(columns) for columns in sets if column in columns]
+        if not any(all(one <= other for other in own) for one in own):  # no table has all entries with this task
+            sets.add((column,))
     tables = [(columns, [e for e in entries if set(columns) <= set(e.columns.values())]) for columns in sets]
     return sorted(tables, key=lambda table: (-len(table[0]), -len(table[1]), table[0]))
 
