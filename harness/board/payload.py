@@ -177,8 +177,11 @@ def _short(value: float | None) -> float | None:
 
 def _printable(value: Any) -> Any:
     """All texts without invisible, control and direction-changing characters."""
+    if value is None or isinstance(value, (float, int)):
+        return value
     if isinstance(value, str):
-        return value if value.isascii() and value.isprintable() else printable(value)
+        plain = value.isascii() and value.replace("\n", "").isprintable()
+        return value if plain else printable(value)
     if isinstance(value, dict):
         return {_printable(key): _printable(child) for key, child in value.items()}
     if isinstance(value, (list, tuple)):

@@ -249,6 +249,30 @@ def _folders(parent: Path) -> list[Path]:
 def _read(folder: Path) -> Record:
     path = folder / RECORD
     raw = _bytes(path, MAX_RECORD_BYTES)
+    record = _current(raw) or _migrated(raw, path)
+    if record.id != f"{folder.parent.name}/{folder.name}":
+        raise HarnessError(
+            f"{path}: name, fingerprint and seed say {record.id!r}, but it lies in {folder.parent.name}/{folder.name}; "
+            "move the folder or correct the fields"
+        )
+    return record
+
+
+def _current(raw: bytes) -> Record | None:
+    """A valid record of this schema, parsed once; None for anything else, which is then looked at with care.
+
+    The reader of JSON takes NaN, which JSON does not have.
+    """
+    if b"NaN" in raw or b"Infinity" in raw:
+        return None
+    try:
+        record = Record.model_validate_json(raw, strict=True)
+    except ValidationError:
+        return None
+    return record if record.schema_version == SCHEMA_VERSION and "schema_version" in record.model_fields_set else None
+
+
+def _migrated(raw: bytes, path: Path) -> Record:
     try:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -257,15 +281,9 @@ def _read(folder: Path) -> Record:
         raise HarnessError(f"{path}: expected a JSON object; restore the file, or submit the entry again")
     try:
         migrated = migrate(document, str(path))
-        record = Record.model_validate_json(orjson.dumps(migrated), strict=True)
+        return Record.model_validate_json(orjson.dumps(migrated), strict=True)
     except ValidationError as error:
         raise HarnessError(describe(error, Record, str(path))) from None
-    if record.id != f"{folder.parent.name}/{folder.name}":
-        raise HarnessError(
-            f"{path}: name, fingerprint and seed say {record.id!r}, but it lies in {folder.parent.name}/{folder.name}; "
-            "move the folder or correct the fields"
-        )
-    return record
 
 
 def _bytes(path: Path, limit: int) -> bytes:

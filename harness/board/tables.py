@@ -13,7 +13,7 @@ from typing import Any
 from harness.board.entries import Column, Entry, entries_of, protocol_hash
 from harness.board.evidence import LEVEL, Estimate, Evidence
 from harness.board.records import Record, read_records
-from harness.board.relative import against_single_tasks
+from harness.board.relative import against_single_tasks, single_task_entries
 from harness.board.text import duration, percent, quantity, safe_markdown, safe_terminal
 from harness.errors import HarnessError
 from harness.evaluation.resampling import holm
@@ -51,9 +51,10 @@ def board_document(
     for key, problem in _strange_images([entry for entry in entries if not problems[entry.key]], estimates):
         problems[key].append(problem)
     ranked = [entry for entry in entries if not problems[entry.key]]
+    singles = single_task_entries(ranked)
     documents = [
         _entry_document(entry, estimates[entry.key], problems[entry.key])
-        | against_single_tasks(entry, ranked, evidence)
+        | against_single_tasks(entry, None if problems[entry.key] else singles, evidence)
         for entry in entries
     ]
     tables = [_table(columns, members, evidence) for columns, members in _tables(ranked)]

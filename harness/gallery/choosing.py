@@ -40,8 +40,8 @@ def choose(result: Result) -> list[tuple[Side, str, float]]:
         weights[np.arange(len(part)), part] = 1
         values.update(zip(part, result.reduce_main(weights).tolist(), strict=True))
     known = [n for n in by_lot if np.isfinite(values[n])]
-    best = sorted(known, key=lambda n: -values[n])  # sorting is stable: lots stay in order among equals
-    worst = sorted(known, key=lambda n: values[n])
     each = min(EXAMPLES, len(known) // 2)
-    chosen: list[tuple[Side, int]] = [("best", n) for n in best[:each]] + [("worst", n) for n in worst[:each]]
+    best = sorted(known, key=lambda n: -values[n])[:each]  # sorting is stable: lots stay in order among equals
+    worst = sorted((n for n in known if n not in best), key=lambda n: values[n])[:each]
+    chosen: list[tuple[Side, int]] = [("best", n) for n in best] + [("worst", n) for n in worst]
     return [(side, ids[n], values[n]) for side, n in chosen]

@@ -70,11 +70,13 @@ const draw = () => {
     if (step === undefined) return;
     event.preventDefault();
     location.hash = hashOf(data.tabs[(data.tabs.indexOf(tab) + step + data.tabs.length) % data.tabs.length]);
-    requestAnimationFrame(() => document.querySelector("[role=tab][aria-selected=true]").focus());
   };
   const note = isOverall(tab)
     ? `${count(rows.length, "entry", "entries")} with all ${table.tasks.length} tasks, under equal protocols.`
     : `${count(rows.length, "entry", "entries")} on the same ${count(table.tasks[tab.task].images, "image")}. Entries in one bracket cannot be told apart from the best of them by a paired test.`;
+  // What had the keyboard's attention keeps it, although it is drawn anew.
+  const active = host.contains(document.activeElement) ? document.activeElement : null;
+  const again = !active ? null : active.getAttribute("role") === "tab" ? "[role=tab][aria-selected=true]" : active.type === "radio" ? `input[name="${active.name}"]:checked` : null;
   host.replaceChildren(
     el("div", { class: "tabs", role: "tablist", "aria-label": "Rankings", on: { keydown: move } }, tabs),
     el("div", { id: "panel", role: "tabpanel", "aria-labelledby": `tab-${tab.id}` },
@@ -88,6 +90,7 @@ const draw = () => {
   drawn = drawTable(ranking, tab, rows);
   if (library) drawn.filter();
   drawTray();
+  if (again) host.querySelector(again).focus();
 };
 
 // #tab/<id>, #entry/<key>, #compare/<key>/<key>…: each address shows the same to everybody who has the page.

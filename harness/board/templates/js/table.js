@@ -69,7 +69,7 @@ const toBestCell = (row, best, extent) => {
 const taskRankCell = (row) => {
   const tied = row.group > 1;
   return [
-    String(row.taskRank),
+    `${row.taskRank} `,
     tied ? el("span", { class: "tie", title: `${row.group} entries that a paired test cannot tell apart from ${entries[row.leader].name}` }, "tied") : null,
     tied ? el("span", { class: "hidden" }, `, shared by ${row.group} entries`) : null,
   ];
@@ -160,7 +160,7 @@ const drawTable = (host, tab, all) => {
       const box = el("input", { type: "checkbox", "aria-label": `Compare ${row.name}`, checked: state.chosen.includes(row.at), on: { change: (event) => choose(row.at, event.target.checked) } });
       return el(
         "tr",
-        { class: [grouped && row.group > 1 ? "tied" : "", opens ? "opens" : "", closes ? "closes" : ""].join(" ").trim() || null },
+        { class: [grouped && row.group > 1 && "tied", opens && "opens", closes && "closes"].filter(Boolean).join(" ") || null },
         columns.map((column) =>
           column.kind === "entry" ? el("th", { scope: "row", class: "entry" }, column.cell(row)) : el("td", { class: column.kind }, column.kind === "rank" ? el("label", { class: "pick" }, box) : null, column.cell(row)),
         ),
