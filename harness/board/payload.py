@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+import orjson
 
 from harness.board.details import details
 from harness.board.records import Record
@@ -13,6 +16,8 @@ from harness.board.tables import PAIRED_ENTRIES, SIGNIFICANCE, TRUST, labels, ti
 from harness.board.text import printable
 
 DETAILED_ENTRIES = 200  # a page of more details would take a browser seconds to open; board.json has them all
+
+_SPECIAL = re.compile(rb"[\x7f-\xff]|\\[ubfr]")  # in JSON: beyond ASCII, or an escaped control character
 
 TASK_NAMES = {
     "classification": "Classification",
@@ -37,22 +42,20 @@ def payload(document: Mapping[str, Any], records: Sequence[Record], board: Path)
     names = labels(document)
     entries = {entry["entry"]: entry for entry in document["entries"]}
     by_id = {record.id: record for record in records}
-    found = {
+    return {
         "resampling": document["resampling"],
         "limits": {"pairs": PAIRED_ENTRIES, "details": DETAILED_ENTRIES, "significance": round(SIGNIFICANCE, 12)},
         "taskNames": TASK_NAMES,
         "trust": TRUST,
-        "entries": [_entry(entries[key], names[key], by_id[entries[key]["records"][0]]) for key in order],
+        "entries": [_safe(_entry(entries[key], names[key], by_id[entries[key]["records"][0]])) for key in order],
         "tables": [_table(table, place) for table in document["tables"]],
-        "tabs": _tabs(document["tables"]),
+        "tabs": _safe(_tabs(document["tables"])),
         "pairs": [_pair(pair, place) for pair in document["pairs"]],
         "details": [
-            details(entries[key], [by_id[identity] for identity in entries[key]["records"]], board)
+            _safe(details(entries[key], [by_id[identity] for identity in entries[key]["records"]], board))
             for key in order[:DETAILED_ENTRIES]
         ],
     }
-    safe: dict[str, Any] = _printable(found)
-    return safe
 
 
 def _pair(pair: Mapping[str, Any], place: Mapping[str, int]) -> list[Any]:
@@ -97,7 +100,7 @@ def _entry(entry: Mapping[str, Any], name: str, record: Record) -> dict[str, Any
     }
 
 
-def _about(submission: Mapping[str, Any]) -> str:
+def _about(submission: Mapping[str, Any]) -> list[str]:
     """What kind of model it is, in a few words."""
     count = _at(submission, "model", "placeholders", "count")
     parts = [
@@ -108,7 +111,7 @@ def _about(submission: Mapping[str, Any]) -> str:
         _at(submission, "training", "regime", "name"),
     ]
     plain = {"hard", "equal", "fixed", "none", "joint"}  # what a submission that says nothing has
-    return " · ".join(str(part) for part in parts if part and part not in plain)
+    return [str(part) for part in parts if part and part not in plain]
 
 
 def _at(document: Mapping[str, Any], *path: str) -> Any:
@@ -123,7 +126,7 @@ def _table(table: Mapping[str, Any], place: Mapping[str, int]) -> dict[str, Any]
     return {
         "title": title(table),
         "tasks": [
-            {key: task[key] for key in ("card", "task", "main", "images", "protocol", "protocol_hash")}
+            _safe({key: task[key] for key in ("card", "task", "main", "images", "protocol", "protocol_hash")})
             for task in table["tasks"]
         ],
         "rows": [
@@ -175,13 +178,17 @@ def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.7g}")
 
 
+def _safe(value: Any) -> Any:
+    """A value whose texts are without invisible, control and direction-changing characters.
+
+    JSON writes control characters as escapes, so most values prove at once that they have none.
+    """
+    return _printable(value) if _SPECIAL.search(orjson.dumps(value)) else value
+
+
 def _printable(value: Any) -> Any:
-    """All texts without invisible, control and direction-changing characters."""
-    if value is None or isinstance(value, (float, int)):
-        return value
     if isinstance(value, str):
-        plain = value.isascii() and value.replace("\n", "").isprintable()
-        return value if plain else printable(value)
+        return printable(value)
     if isinstance(value, dict):
         return {_printable(key): _printable(child) for key, child in value.items()}
     if isinstance(value, (list, tuple)):

@@ -20,7 +20,7 @@ const entryDialog = (at) => {
   return dialogOf(
     "entry",
     entry.name,
-    el("p", { class: "note" }, [entry.about, entry.fingerprint, `seed${detail.seeds.length > 1 ? "s" : ""} ${detail.seeds.join(", ")}`].filter(Boolean).join(" \u00b7 ")),
+    el("p", { class: "note" }, [...entry.about, entry.fingerprint, `seed${detail.seeds.length > 1 ? "s" : ""} ${detail.seeds.join(", ")}`].filter(Boolean).join(" \u00b7 ")),
     detail.problems.length ? el("div", { class: "alert" }, el("b", {}, "Not ranked: "), detail.problems.join("; ")) : null,
     detail.warnings.length ? el("div", { class: "alert" }, el("b", {}, "Know before you quote:"), el("ul", {}, detail.warnings.map((text) => el("li", {}, text)))) : null,
     sections.map(([title, content]) => el("section", {}, el("h3", {}, title), content)),

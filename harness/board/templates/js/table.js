@@ -77,11 +77,11 @@ const taskRankCell = (row) => {
 const entryLink = (at) => el("a", { href: `#entry/${encodeURIComponent(entries[at].key)}` }, entries[at].name);
 const entryCell = (row) => [
   entryLink(row.at),
-  row.about ? el("small", {}, row.about) : null,
+  row.about.length ? el("small", {}, row.about.join(" \u00b7 ")) : null,
   el("small", {}, `${row.fingerprint} \u00b7 ${count(row.seeds, "seed")} \u00b7 ${row.trust}`, row.warnings ? [" \u00b7 ", el("span", { class: "warn" }, count(row.warnings, "warning"))] : null),
 ];
 
-const searched = (row) => `${row.name} ${row.key} ${row.about} ${row.trust}`.toLowerCase();
+const searched = (row) => `${row.name} ${row.key} ${row.about.join(" ")} ${row.trust}`.toLowerCase();
 const passes = (row) =>
   (!state.trust || row.trust === state.trust) &&
   (!state.backbone || row.backbone === state.backbone) &&
