@@ -63,6 +63,7 @@ addEventListener("resize", () => {
 for (const change of ["(prefers-color-scheme: dark)", "print"]) matchMedia(change).addEventListener("change", redraw);
 
 const LABELLED = 14; // entries that are named in the plot; beyond, only those on the frontier are
+const MARKED = 400; // entries that are drawn: those on the frontier and the first of the ranking
 
 const costPlot = (host, tab, rows) => {
   const cost = COSTS[state.cost];
@@ -78,7 +79,8 @@ const costPlot = (host, tab, rows) => {
     host.replaceChildren(el("p", { class: "note" }, "Fewer than two entries here have this cost on record."));
     return;
   }
-  const values = marks.map((mark) => ({
+  const drawn = marks.filter((mark, n) => n < MARKED || best.has(mark.at));
+  const values = drawn.map((mark) => ({
     at: mark.at, name: mark.name.length > 26 ? `${mark.name.slice(0, 25)}\u2026` : mark.name, cost: mark.cost, quality: mark.quality,
     low: mark.interval ? 100 * mark.interval[0] : mark.quality, high: mark.interval ? 100 * mark.interval[1] : mark.quality,
     front: best.has(mark.at) ? 1 : 0, named: best.has(mark.at) || marks.length <= LABELLED ? 1 : 0,

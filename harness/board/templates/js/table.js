@@ -10,7 +10,7 @@ const columnsOf = (tab, rows) => {
     numeric("parameters", "Parameters", (row) => row.cost.parameters, (row) => quantity(row.cost.parameters)),
     numeric("macs", "MACs", (row) => row.cost.macs, (row) => quantity(row.cost.macs), "ascending", ["per image"]),
     numeric("train_seconds", "Training", (row) => row.cost.train_seconds, (row) => duration(row.cost.train_seconds)),
-  ];
+  ].filter((column) => rows.some((row) => column.value(row) !== null));
   const name = { id: "name", header: "Entry", value: (row) => row.name.toLowerCase(), cell: entryCell, first: "ascending", kind: "entry" };
   if (!isOverall(tab)) {
     const task = table.tasks[tab.task];
