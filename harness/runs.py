@@ -24,6 +24,7 @@ from harness.atomic import locked, write_bytes, write_json, write_text
 from harness.board.records import Cost, Provenance, Record, read_record, write_record
 from harness.data.loading import TaskData
 from harness.data.transforms import derive_seed
+from harness.gallery import Scored, make_gallery
 from harness.models.network import MultiTaskNetwork
 from harness.progress import Reporter
 from harness.run_data import Splits, build_network, cache_of, open_data, selection_data, shared_images, task_data
@@ -93,7 +94,8 @@ def run(submission: Submission, seed: int, runs: Path, board: Path, reporter: Re
             robustness.adopt_training(submission, seed, runs, folder, reporter)
         made = _run(submission, seed, engine, splits, folder, reporter)
         if made is not None:
-            write_record(board, *made, replace=fresh)
+            record, statistics, scored = made
+            write_record(board, record, statistics, fresh, make_gallery(scored))
         return engine.from_main(lambda: made[0])  # type: ignore[index]
 
 
@@ -103,8 +105,8 @@ def _stored(board: Path, submission: Submission, seed: int) -> Record | None:
 
 def _run(
     submission: Submission, seed: int, engine: Engine, splits: Splits, folder: Path, reporter: Reporter
-) -> tuple[Record, dict[str, dict[str, Any]]] | None:
-    """Record and statistics, in the main process."""
+) -> tuple[Record, dict[str, dict[str, Any]], dict[str, Scored]] | None:
+    """Record, statistics and what was scored, in the main process."""
     resolved = submission.resolved()
     if engine.main:
         write_text(folder / "submission.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
@@ -124,6 +126,7 @@ def _run(
     trained = _train(submission, seed, network, engine, splits, evaluation_data, folder, reporter, tracker)
 
     tasks, statistics, results = {}, {}, {}
+    scored: dict[str, Scored] = {}
     seconds = _Seconds(folder / EVALUATED)
     for config in submission.tasks:
         name = config.dataset
@@ -143,6 +146,7 @@ def _run(
         seconds.add(f"scoring {name}", time.perf_counter() - begun)
         tasks[name] = task_result(adapter, result, path, config.preprocessing())
         statistics[name] = result.statistics
+        scored[name] = adapter, path, result
     further = robustness.measure(submission, seed, network, engine, splits, evaluation_data, results, folder, reporter)
     if not engine.main:
         return None
@@ -179,7 +183,7 @@ def _run(
         unrankable_because=reasons,
     )
     tracker.finish({f"{name}/{key}": value for name, task in tasks.items() for key, value in task.metrics.items()})
-    return record, statistics
+    return record, statistics, scored
 
 
 def _train(

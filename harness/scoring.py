@@ -23,6 +23,7 @@ from harness.evaluation import classification, detection, segmentation, vqa
 from harness.evaluation.label_map import LabelMap
 from harness.evaluation.metric import Result
 from harness.evaluation.predictions import read_classification
+from harness.gallery import make_gallery
 
 
 def score(adapter: Adapter, predictions: Path, rows: NDArray[np.int64] | None = None) -> Result:
@@ -147,7 +148,8 @@ def record_predictions(
         rankable=not reasons,
         unrankable_because=reasons,
     )
-    write_record(board, record, {card.name: result.statistics})
+    pictures = make_gallery({card.name: (adapter, predictions, result)}) if limit is None else {}
+    write_record(board, record, {card.name: result.statistics}, gallery=pictures)
     return record
 
 

@@ -95,75 +95,6 @@ def line_plot(name: str, curves: Mapping[int, Curve]) -> Markup:
     )
 
 
-def scatter(marks: Sequence[tuple[str, str, float, float]], x_title: str, y_title: str) -> Markup:
-    """Quality (vertical) against cost (horizontal, logarithmic).
-
-    Args:
-        marks: For each entry its label, the anchor that it links to, its cost (> 0) and its quality in [0, 1].
-        x_title: What the cost is.
-        y_title: What the quality is.
-    """
-    width, height, left, right, top, bottom = 720, 300, 56, 130, 16, 44
-    costs, qualities = [math.log10(mark[2]) for mark in marks], [mark[3] for mark in marks]
-    across = _padded(costs, 0.08, 0.05)
-    up = _padded(qualities, 0.12, 0.005)
-    x, y = _scaled(across, left, width - right), _scaled(up, height - bottom, top)
-    grid = Markup("").join(
-        Markup(
-            '<line class="grid" x1="{left}" x2="{end}" y1="{y}" y2="{y}"/>'
-            '<text class="tick" x="{tick}" y="{y}" dy="4" text-anchor="end">{text}</text>'
-        ).format(left=left, end=width - right, tick=left - 8, y=_n(y(value)), text=f"{100 * value:.1f}")
-        for value in (up[0] + (up[1] - up[0]) * part for part in (0.1, 0.5, 0.9))
-    )
-    ticks = Markup("").join(
-        Markup('<text class="tick" x="{x}" y="{y}" text-anchor="middle">{text}</text>').format(
-            x=_n(x(value)), y=height - bottom + 16, text=f"{10**value:.3g}"
-        )
-        for value in (across[0] + (across[1] - across[0]) * part for part in (0.1, 0.5, 0.9))
-    )
-    taken: list[tuple[float, float]] = []
-    drawn = Markup("")
-    for label, anchor, cost, quality in marks:
-        px, py = x(math.log10(cost)), y(quality)
-        free = all(abs(px - tx) > 120 or abs(py - ty) > 12 for tx, ty in taken)  # labels never cover each other
-        text = Markup('<text x="{x}" y="{y}" dy="4">{label}</text>').format(x=_n(px + 9), y=_n(py), label=_cut(label))
-        if free:
-            taken.append((px, py))
-        drawn += Markup(
-            '<a href="#{anchor}"><title>{label}: {quality} at {cost}</title>'
-            '<circle class="dot" cx="{x}" cy="{y}" r="5.5"/>{text}</a>'
-        ).format(
-            anchor=anchor,
-            label=label,
-            quality=f"{100 * quality:.2f}",
-            cost=f"{cost:.4g}",
-            x=_n(px),
-            y=_n(py),
-            text=text if free else "",
-        )
-    return Markup(
-        '<svg class="scatter" viewBox="0 0 {w} {h}" role="group" aria-label="{y_title} against {x_title}">'
-        '{grid}<path class="axis" d="M{left},{top}V{base}H{end}"/>{ticks}'
-        '<text class="title" x="{middle}" y="{h}" dy="-6" text-anchor="middle">{x_title}</text>'
-        '<text class="title" transform="translate(14 {centre}) rotate(-90)" text-anchor="middle">{y_title}</text>'
-        "{drawn}</svg>"
-    ).format(
-        w=width,
-        h=height,
-        grid=grid,
-        ticks=ticks,
-        left=left,
-        top=top,
-        base=height - bottom,
-        end=width - right,
-        middle=(left + width - right) // 2,
-        centre=(top + height - bottom) // 2,
-        x_title=x_title,
-        y_title=y_title,
-        drawn=drawn,
-    )
-
-
 def _scaled(domain: tuple[float, float], start: float, end: float) -> Callable[[float], float]:
     """A linear map of a range to pixels; a range without width maps to the middle."""
     low, high = domain
@@ -175,19 +106,10 @@ def _scaled(domain: tuple[float, float], start: float, end: float) -> Callable[[
     return to_pixels
 
 
-def _padded(values: Sequence[float], share: float, least: float) -> tuple[float, float]:
-    pad = max((max(values) - min(values)) * share, least)
-    return min(values) - pad, max(values) + pad
-
-
 def _thin(curve: Sequence[tuple[int, float]]) -> Sequence[tuple[int, float]]:
     """Every n-th point and the last one."""
     stride = -(-len(curve) // MAX_POINTS)
     return [*curve[:-1:stride], curve[-1]]
-
-
-def _cut(text: str, length: int = 20) -> str:
-    return text if len(text) <= length else text[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _n(value: float) -> str:

@@ -31,9 +31,9 @@ def curves_page(title: str, curves: Mapping[str, Curve]) -> str:
         title: Of the run.
         curves: (step, value) by name; names with a slash are grouped by what stands before it.
     """
-    names = sorted(curves, key=lambda name: (_place(name), name))
-    groups = [(group, list(members)) for group, members in groupby(names, key=_group)]
-    sections = Markup("").join(_section(group, members, curves) for group, members in groups)
+    names = sorted(curves, key=lambda name: (place(name), name))
+    groups = [(kind, list(members)) for kind, members in groupby(names, key=group)]
+    sections = Markup("").join(_section(kind, members, curves) for kind, members in groups)
     if not curves:
         sections = Markup("<p>No point yet.</p>")
     return str(
@@ -45,26 +45,27 @@ def curves_page(title: str, curves: Mapping[str, Curve]) -> str:
     )
 
 
-def _section(group: str, names: Sequence[str], curves: Mapping[str, Curve]) -> Markup:
+def _section(kind: str, names: Sequence[str], curves: Mapping[str, Curve]) -> Markup:
     figures = Markup("").join(
         Markup("<figure><figcaption>{name}</figcaption>{plot}</figure>").format(
             name=printable(name.partition("/")[2] or name.replace("_", " ")), plot=line_plot(name, {0: curves[name]})
         )
         for name in names
     )
-    return Markup('<h2>{group}</h2><div class="plots">{figures}</div>').format(
-        group=printable(group.replace("_", " ")), figures=figures
+    return Markup('<h2>{kind}</h2><div class="plots">{figures}</div>').format(
+        kind=printable(kind.replace("_", " ")), figures=figures
     )
 
 
-def _group(name: str) -> str:
+def group(name: str) -> str:
+    """What a curve's name says before its slash."""
     return name.partition("/")[0] if "/" in name else "run"
 
 
-def _place(name: str) -> int:
-    """What is learned comes first, what it costs last."""
+def place(name: str) -> int:
+    """A curve's place among the others: what is learned comes first, what it costs last."""
     order = (
         *("loss", "placeholder", "samples", "selection", "stage", "weight", "cosine", "affinity", "substitution"),
         *("gate", "run", "seconds"),
     )
-    return order.index(_group(name)) if _group(name) in order else len(order)
+    return order.index(group(name)) if group(name) in order else len(order)

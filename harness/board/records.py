@@ -68,8 +68,14 @@ def hash_arrays(arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def write_record(board: Path, record: Record, statistics: Mapping[str, Arrays], replace: bool = False) -> Path:
-    """Store a record and its statistics; both files appear together or not at all.
+def write_record(
+    board: Path,
+    record: Record,
+    statistics: Mapping[str, Arrays],
+    replace: bool = False,
+    gallery: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Store a record, its statistics and its pictures; all files appear together or not at all.
 
     A record with the same id that differs in cost and provenance only (a rerun) gives way; one with other numbers
     does so only when asked.
@@ -79,6 +85,7 @@ def write_record(board: Path, record: Record, statistics: Mapping[str, Arrays], 
         record: What to store.
         statistics: For each dataset card of the record, ``Result.statistics``.
         replace: Whether a record of the same id with other numbers gives way.
+        gallery: Further files by name, from `harness.gallery.make_gallery`.
 
     Returns:
         The record's folder.
@@ -108,6 +115,8 @@ def write_record(board: Path, record: Record, statistics: Mapping[str, Arrays], 
         with directory(folder, replace=True) as temporary:
             (temporary / RECORD).write_bytes(document)
             (temporary / STATISTICS).write_bytes(archive)
+            for name, content in (gallery or {}).items():
+                (temporary / name).write_bytes(content)
     return folder
 
 
@@ -240,6 +249,30 @@ def _folders(parent: Path) -> list[Path]:
 def _read(folder: Path) -> Record:
     path = folder / RECORD
     raw = _bytes(path, MAX_RECORD_BYTES)
+    record = _current(raw) or _migrated(raw, path)
+    if record.id != f"{folder.parent.name}/{folder.name}":
+        raise HarnessError(
+            f"{path}: name, fingerprint and seed say {record.id!r}, but it lies in {folder.parent.name}/{folder.name}; "
+            "move the folder or correct the fields"
+        )
+    return record
+
+
+def _current(raw: bytes) -> Record | None:
+    """A valid record of this schema, parsed once; None for anything else, which is then looked at with care.
+
+    The reader of JSON takes NaN, which JSON does not have.
+    """
+    if b"NaN" in raw or b"Infinity" in raw:
+        return None
+    try:
+        record = Record.model_validate_json(raw, strict=True)
+    except ValidationError:
+        return None
+    return record if record.schema_version == SCHEMA_VERSION and "schema_version" in record.model_fields_set else None
+
+
+def _migrated(raw: bytes, path: Path) -> Record:
     try:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -248,15 +281,9 @@ def _read(folder: Path) -> Record:
         raise HarnessError(f"{path}: expected a JSON object; restore the file, or submit the entry again")
     try:
         migrated = migrate(document, str(path))
-        record = Record.model_validate_json(orjson.dumps(migrated), strict=True)
+        return Record.model_validate_json(orjson.dumps(migrated), strict=True)
     except ValidationError as error:
         raise HarnessError(describe(error, Record, str(path))) from None
-    if record.id != f"{folder.parent.name}/{folder.name}":
-        raise HarnessError(
-            f"{path}: name, fingerprint and seed say {record.id!r}, but it lies in {folder.parent.name}/{folder.name}; "
-            "move the folder or correct the fields"
-        )
-    return record
 
 
 def _bytes(path: Path, limit: int) -> bytes:

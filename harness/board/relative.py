@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from harness.board.entries import Entry
+from harness.board.entries import Column, Entry
 from harness.board.evidence import LEVEL, Evidence
 from harness.board.records import Record
 from harness.evaluation.resampling import draw_weights
@@ -64,18 +64,34 @@ def relative_change(evidence: Evidence, ours: Side, base: Side) -> DeltaM | None
         return None
 
 
-def against_single_tasks(entry: Entry, ranked: Sequence[Entry], evidence: Evidence) -> dict[str, Any]:
+def single_task_entries(ranked: Iterable[Entry]) -> dict[tuple[str, Column], Entry]:
+    """The ranked entries of one task, by fingerprint and by what their number can be compared with."""
+    found: dict[tuple[str, Column], Entry] = {}
+    for entry in ranked:
+        if len(entry.records[0].tasks) == 1:
+            (column,) = entry.columns.values()
+            found.setdefault((entry.records[0].fingerprint, column), entry)
+    return found
+
+
+def against_single_tasks(
+    entry: Entry, singles: Mapping[tuple[str, Column], Entry] | None, evidence: Evidence
+) -> dict[str, Any]:
     """Δm of an entry against its tasks' single-task baselines, as far as these stand on the board.
 
     The seeds that both sides have are compared; a baseline under another name counts all the same.
+
+    Args:
+        entry: The entry.
+        singles: From `single_task_entries`; None for an entry that is not ranked, which has no Δm.
+        evidence: The board's statistics.
     """
-    wanted = entry.records[0].baselines if entry in ranked else {}
+    wanted = entry.records[0].baselines if singles is not None else {}
     found: dict[str, Entry] = {}
     for card, fingerprint in wanted.items():
-        for other in ranked:
-            same = other.records[0].fingerprint == fingerprint and set(other.columns) == {card}
-            if same and other.columns.get(card) == entry.columns.get(card):
-                found.setdefault(card, other)
+        single = (singles or {}).get((fingerprint, entry.columns[card])) if card in entry.columns else None
+        if single is not None:
+            found[card] = single
     missing = sorted(set(wanted) - set(found))
     document: dict[str, Any] = {"delta_m": None, "baselines": {card: one.key for card, one in sorted(found.items())}}
     document["baselines_missing"] = missing

@@ -13,7 +13,7 @@ from typing import Any
 from harness.board.entries import Column, Entry, entries_of, protocol_hash
 from harness.board.evidence import LEVEL, Estimate, Evidence
 from harness.board.records import Record, read_records
-from harness.board.relative import against_single_tasks
+from harness.board.relative import against_single_tasks, single_task_entries
 from harness.board.robustness import task_document
 from harness.board.text import duration, percent, quantity, safe_markdown, safe_terminal
 from harness.errors import HarnessError
@@ -26,12 +26,15 @@ PAIRED_ENTRIES = 20  # entries of a table that are compared each with each
 TRUST = ("reported", "rescored", "rerun")
 
 
-def board_document(board: Path, evidence: Evidence | None = None) -> dict[str, Any]:
+def board_document(
+    board: Path, evidence: Evidence | None = None, records: Sequence[Record] | None = None
+) -> dict[str, Any]:
     """Everything that the board shows, from its records alone. The format is described in ``docs/board.md``.
 
     Args:
         board: The board's folder.
         evidence: How to resample; 1,000 draws, seed 0 and the board's cache unless given.
+        records: The board's records, if they have been read already.
 
     Returns:
         A document of plain JSON values.
@@ -40,7 +43,7 @@ def board_document(board: Path, evidence: Evidence | None = None) -> dict[str, A
         HarnessError: A record cannot be read.
     """
     evidence = evidence or Evidence(board)
-    entries = entries_of(read_records(board))
+    entries = entries_of(read_records(board) if records is None else records)
     estimates: dict[str, dict[str, Estimate]] = {entry.key: {} for entry in entries}
     problems = {entry.key: list(entry.problems) for entry in entries}
     for entry in entries:
@@ -49,9 +52,10 @@ def board_document(board: Path, evidence: Evidence | None = None) -> dict[str, A
     for key, problem in _strange_images([entry for entry in entries if not problems[entry.key]], estimates):
         problems[key].append(problem)
     ranked = [entry for entry in entries if not problems[entry.key]]
+    singles = single_task_entries(ranked)
     documents = [
         _entry_document(entry, estimates[entry.key], problems[entry.key])
-        | against_single_tasks(entry, ranked, evidence)
+        | against_single_tasks(entry, None if problems[entry.key] else singles, evidence)
         for entry in entries
     ]
     tables = [_table(columns, members, evidence) for columns, members in _tables(ranked)]
@@ -180,8 +184,15 @@ def _relative(message: str, board: Path) -> str:
 
 
 def _tables(entries: Sequence[Entry]) -> list[tuple[tuple[Column, ...], list[Entry]]]:
-    """One table for each set of tasks that an entry has, with all entries that have these tasks; largest first."""
+    """One table for each set of tasks that an entry has, with all entries that have these tasks; largest first.
+
+    A task on which entries of different sets meet has a table of its own, too.
+    """
     sets = {tuple(sorted(entry.columns.values())) for entry in entries}
+    for column in {column for columns in sets for column in columns}:
+        own = [set(columns) for columns in sets if column in columns]
+        if not any(all(one <= other for other in own) for one in own):  # no table has all entries with this task
+            sets.add((column,))
     tables = [(columns, [e for e in entries if set(columns) <= set(e.columns.values())]) for columns in sets]
     return sorted(tables, key=lambda table: (-len(table[0]), -len(table[1]), table[0]))
 

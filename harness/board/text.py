@@ -22,6 +22,8 @@ def printable(text: str) -> str:
 
     Line breaks and tabs stay; lone surrogates become U+FFFD.
     """
+    if text.isascii() and text.isprintable():
+        return text
     kept = (c if c in "\n\t" else _mark(c) for c in _SEQUENCE.sub("", text))
     return "".join(kept)
 

@@ -10,7 +10,7 @@ from typing import Any
 from harness.board.entries import Entry, entries_of
 from harness.board.evidence import Evidence
 from harness.board.records import Record, read_records
-from harness.board.relative import against_single_tasks, relative_change
+from harness.board.relative import against_single_tasks, relative_change, single_task_entries
 from harness.board.text import percent
 from harness.studies.claims import judged
 from harness.studies.contrasts import SIGNIFICANCE, compared, corrected, records_of, value
@@ -127,7 +127,9 @@ def _arm(
     document["delta_m"] = _against(records, base, evidence) if arm.name != study.baseline else None
     if study.single_tasks:
         same = next((one for one in ranked if {r.id for r in records} <= {r.id for r in one.records}), None)
-        document["delta_m_single"] = against_single_tasks(same, ranked, evidence)["delta_m"] if same else None
+        document["delta_m_single"] = (
+            against_single_tasks(same, single_task_entries(ranked), evidence)["delta_m"] if same else None
+        )
     return document
 
 

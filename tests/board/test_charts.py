@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.board.charts import forest_bar, interval_bar, line_plot, scatter
+from harness.board.charts import forest_bar, interval_bar, line_plot
 
 ANY = st.floats(allow_nan=False, allow_infinity=False)
 TEXT = st.text(st.characters(exclude_categories=("Cc", "Cs", "Cn")))
@@ -36,13 +36,6 @@ def test_learning_curves_stay_inside_their_drawing(
     name: str, curves: dict[int, list[tuple[int, float | None]]]
 ) -> None:
     assert all(0 <= number <= 260 for number in coordinates(line_plot(name, curves)))
-
-
-@given(st.lists(st.tuples(TEXT, TEXT, st.floats(1e-300, 1e300), ANY), min_size=1, max_size=5), TEXT)
-def test_a_scatter_is_well_formed_whatever_entries_are_called(
-    marks: list[tuple[str, str, float, float]], title: str
-) -> None:
-    assert all(0 <= number <= 760 for number in coordinates(scatter(marks, title, title)))
 
 
 def test_a_value_in_the_middle_of_its_scale_is_drawn_in_the_middle() -> None:

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hostile_records import HOSTILE, add_hostile
 
-from harness.board import html
+from harness.board import payload
+from harness.board.details import outline
 from harness.board.page import verify, write_board
-from harness.board.records import Cost, Provenance, Record, hash_arrays, read_records, write_record
+from harness.board.records import Cost, Record, hash_arrays, read_records, write_record
 from harness.errors import HarnessError
 
 GENERATED = ("README.md", "board.json", "index.html")
@@ -143,7 +145,7 @@ def test_verifying_reports_a_damaged_record_and_goes_on_with_the_others_statisti
 
 
 class Page(HTMLParser):
-    """What a browser would see of a page: elements with attributes, and the texts of style and script."""
+    """What a browser would see of a page: elements with attributes, and the texts of style and scripts."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -157,113 +159,134 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
         self._inside = tag
+        if tag in self.raw:
+            self.raw[tag].append("")
 
     def handle_data(self, data: str) -> None:
         if self._inside in self.raw:
-            self.raw[self._inside].append(data)
+            self.raw[self._inside][-1] += data
         else:
             self.text += data
 
     def handle_endtag(self, tag: str) -> None:
         self._inside = ""
 
+    @property
+    def data(self) -> Any:
+        """What the page's script works on."""
+        return json.loads(self.raw["script"][0])
 
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "</pre></details><img src=x onerror=alert(1)>",
-    '" onmouseover="alert(1)',
-    "' autofocus onfocus='alert(1)",
-    "javascript:alert(1)",
-    "{{ 7 * 7 }}{% raw %}",
-    "]]><svg/onload=alert(1)>",
-    "\u202e\x1b[31mreversed\x00",
-]
+
+def page_of(board: Path) -> Page:
+    return Page(write_board(board)[2].read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_nothing_that_a_record_says_becomes_part_of_the_pages_machinery(builder: Any, right: Any, hostile: str) -> None:
-    def add(name: str, text: str, right_ones: int) -> None:
-        record, statistics = builder.record(
-            name,
-            {"one": right(right_ones, 30)},
-            submission={text: text, "list": [text]},
-            curves={text: [(0, 1.0), (5, 0.5)]},
-            warnings=[text],
-            cost=Cost(train_seconds=float(right_ones), parameters_by_part={text: 1}, macs={text: 1}),
-            provenance=Provenance(
-                version=text, commit=text, platform=text, hardware=text, command=text, packages={text: text}
-            ),
-            protocol={"card_version": text, "split": text},
-        )
-        task = record.tasks["one"]
-        changed = task.model_copy(
-            update={"metrics": {**task.metrics, text: 0.5}, "per_class": {**task.per_class, text: 0.5}}
-        )
-        write_record(builder.board, record.model_copy(update={"tasks": {"one": changed}}), statistics)
-
-    def skeleton() -> tuple[Page, list[tuple[str, list[str]]]]:
-        page = Page((write_board(builder.board)[2]).read_text(encoding="utf-8"))
+    def skeleton(text: str) -> tuple[Page, list[tuple[str, list[str]]]]:
+        add_hostile(builder, right, "a", text, 10)
+        add_hostile(builder, right, "b", text, 20)
+        builder.add("c", {"one": right(3, 30)}, rankable=False, unrankable_because=[text])
+        page = page_of(builder.board)
+        shutil.rmtree(builder.board)
         return page, [(tag, sorted(attributes)) for tag, attributes in page.elements]
 
-    for name, text, count in (("a", "harmless", 10), ("b", "harmless", 20)):
-        add(name, text, count)
-    builder.add("c", {"one": right(3, 30)}, rankable=False, unrankable_because=["harmless"])
-    _, expected = skeleton()
-    shutil.rmtree(builder.board)
-    for name, text, count in (("a", hostile, 10), ("b", hostile, 20)):
-        add(name, text, count)
-    builder.add("c", {"one": right(3, 30)}, rankable=False, unrankable_because=[hostile])
-    page, found = skeleton()
+    _, expected = skeleton("harmless")
+    page, found = skeleton(hostile)
     assert found == expected  # the same elements with the same attributes: hostile text is text
     assert not any((a.get("href") or "").startswith("javascript:") for _, a in page.elements)
-    assert not set("\x1b\x00\u202e") & set(page.text)
+    assert not set("\x1b\x00\u202e\u2028") & set(page.text)
+    shown = json.dumps(page.data, ensure_ascii=False)
+    assert not set("\x1b\x00\u202e\u2028") & set(shown)
+    if hostile.isprintable():
+        assert page.data["details"][0]["warnings"] == [hostile]
 
 
 def test_the_page_allows_its_own_style_and_script_and_no_network(builder: Any, right: Any) -> None:
     small_board(builder, right)
-    page = Page(write_board(builder.board)[2].read_text(encoding="utf-8"))
+    page = page_of(builder.board)
     policy = next(a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
     assert policy.startswith("default-src 'none'; ")
     assert "unsafe" not in policy
+    assert "http" not in policy
+    assert "require-trusted-types-for 'script'; trusted-types board;" in policy
     for kind in ("script", "style"):
-        (text,) = page.raw[kind]
-        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        digest = base64.b64encode(hashlib.sha256(page.raw[kind][-1].encode()).digest()).decode()
         assert f"{kind}-src 'sha256-{digest}'" in policy
+    assert [a.get("type") for tag, a in page.elements if tag == "script"] == ["application/json", None]
     for _, attributes in page.elements:
         assert not {"style", "src", "srcset", "action"} & set(attributes)
         assert not any(name.startswith("on") for name in attributes)
         href = attributes.get("href")
-        assert href is None or re.fullmatch(r"#[\w-]+|board\.json", href)
+        assert href is None or re.fullmatch(r"#[\w./%-]+|board\.json", href)
 
 
-def test_links_lead_to_places_that_exist_and_no_id_occurs_twice(builder: Any, right: Any) -> None:
+def test_no_id_occurs_twice_and_labels_exist(builder: Any, right: Any) -> None:
     small_board(builder, right)
-    page = Page(write_board(builder.board)[2].read_text(encoding="utf-8"))
+    page = page_of(builder.board)
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
-    for _, attributes in page.elements:
-        for name in ("href", "aria-labelledby", "data-table"):
-            target = (attributes.get(name) or "").removeprefix("#")
-            assert not target or target == "board.json" or target in ids
+    assert all(a["aria-labelledby"] in ids for _, a in page.elements if "aria-labelledby" in a)
 
 
-def test_the_page_shows_every_number_of_an_entry(builder: Any, right: Any) -> None:
+def test_the_page_holds_every_number_of_an_entry(builder: Any, right: Any) -> None:
     small_board(builder, right)
-    text = Page(write_board(builder.board)[2].read_text(encoding="utf-8")).text
-    for shown in ("50.50", "80.00", "by seed: 50.00, 51.00", "macro_f1", "backbone: tiny", "limited", "1 k"):
-        assert shown in text
-    assert "harness submit alpha.yaml --seeds 0,1" in text
+    page = page_of(builder.board)
+    for shown in ("50.50", "80.00", "limited", "1 k"):
+        assert shown in page.text  # also for readers without scripts
+    alpha = page.data["details"][0]
+    assert alpha["tasks"][0]["seeds"] == [0.5, 0.51]
+    assert "macro_f1" in dict(alpha["tasks"][0]["metrics"])
+    assert "backbone: tiny" in alpha["config"]
+    assert alpha["settings"] == {"name": "alpha", "model.backbone": "tiny"}
+    assert alpha["rerun"] == "harness submit alpha.yaml --seeds 0,1"
+    assert ["train seconds", "10.0 s", 0] in alpha["cost"]
+    assert alpha["curves"][0]["curves"][0]["seeds"] == [
+        {"seed": seed, "points": [[0, 2.0], [10, 1.0]]} for seed in (0, 1)
+    ]
+    quick = next(entry for entry in page.data["entries"] if entry["name"] == "quick")
+    assert quick["problems"] == ["limited"]
+    ranked = {row["entry"] for table in page.data["tables"] for row in table["rows"]}
+    assert page.data["entries"].index(quick) not in ranked
 
 
-def test_a_long_board_keeps_its_details_to_the_first_entries_and_says_so(
+def test_there_is_a_tab_for_all_tasks_and_one_for_each_with_all_entries_that_have_it(builder: Any, right: Any) -> None:
+    builder.add("both", {"one": right(50, 100), "two": right(80, 100)})
+    builder.add("other", {"one": right(60, 100), "three": right(80, 100)})
+    page = page_of(builder.board)
+    tabs = {(tab["label"], tab["note"]): tab for tab in page.data["tabs"]}
+    assert list(tabs) == [
+        ("2 tasks", "one + three"),
+        ("2 tasks", "one + two"),
+        ("Classification", "one"),
+        ("Classification", "three"),
+        ("Classification", "two"),
+    ]
+    table = page.data["tables"][tabs["Classification", "one"]["table"]]
+    assert [page.data["entries"][row["entry"]]["name"] for row in table["rows"]] == ["other", "both"]
+
+
+def test_fields_that_this_code_does_not_know_are_shown_all_the_same() -> None:
+    rows = outline(
+        [{"robustness": {"fog": {"drop": 0.125}}, "peak_bytes": 2000}, {"robustness": {"fog": {"drop": 0.25}}}]
+    )
+    assert rows == [
+        ("robustness", "", 0),
+        ("fog", "", 1),
+        ("drop", "0.125, 0.25", 2),
+        ("peak bytes", "2 kB", 0),
+    ]
+
+
+def test_a_long_board_keeps_its_details_to_the_first_entries(
     builder: Any, right: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(html, "DETAILED_ENTRIES", 2)
+    monkeypatch.setattr(payload, "DETAILED_ENTRIES", 2)
     small_board(builder, right)
-    page = Page(write_board(builder.board)[2].read_text(encoding="utf-8"))
-    assert sum(a.get("class") == "card detail" for _, a in page.elements) == 2
-    assert "The first 2 entries; the other 1 are in" in page.text
+    data = page_of(builder.board).data
+    assert len(data["details"]) == data["limits"]["details"] == 2
+    assert len(data["entries"]) == 3
 
 
 def test_an_empty_board_is_a_page_too(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from harness import api
@@ -38,7 +39,9 @@ def test_delta_m_is_against_the_baselines_that_the_record_names_whatever_they_ar
     assert found["delta_m"] == pytest.approx(against.delta_m.model_dump(exclude={"tasks"}), abs=1e-11)
     assert "+0.00 [" in markdown(document)
     write_board(builder.board)
-    assert "against single tasks" in (builder.board / "index.html").read_text()
+    page = (builder.board / "index.html").read_text()
+    shown = [round(found["delta_m"][key], 4) for key in ("value", "low", "high")]
+    assert orjson.dumps({"change": shown}).decode()[1:-1] in page
     assert verify(builder.board) == []
     assert api.missing_baselines(builder.board, [builder.record("joint", {"one": [True]})[0]]) == []
 

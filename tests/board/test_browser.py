@@ -1,0 +1,295 @@
+"""The board's page in a real browser: what it does, that it is accessible, and that no record takes it over."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hostile_records import HOSTILE, add_hostile
+
+from harness.board import gallery, vendoring
+from harness.board.page import write_board
+from harness.board.records import Cost, write_record
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -e '.[dev]')")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
+)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine (apt-get install chromium)"),
+    pytest.mark.skipif(
+        not all(vendoring.is_current(vendoring.VENDOR / name, packages) for name, packages in vendoring.FILES.items()),
+        reason="the page's libraries are not here (python -m harness.board.vendoring)",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        # Without its sandbox: containers in which tests run as root have no user namespaces to build it from.
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """`visit(board, "#tab/x")`: the page, opened as a file. Console messages and requests elsewhere fail it."""
+    faults: list[str] = []
+    contexts = []
+
+    def open_page(board: Path, address: str = "", **options: Any) -> Any:
+        options = {"viewport": {"width": 1300, "height": 900}} | options
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("console", lambda message: faults.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: faults.append(f"dialog: {dialog.message}"))
+        root = board.resolve().as_uri()
+        page.on("request", lambda request: request.url.startswith(root) or faults.append(f"asks for {request.url}"))
+        page.goto(f"{root}/index.html{address}")
+        page.locator("#board table.grid").wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not faults
+
+
+@pytest.fixture
+def small(builder: Any, right: Any) -> Path:
+    """Two entries that cannot be told apart, a clearly worse one, and one that is not ranked."""
+    for name, one, two, parameters in (("alpha", 90, 80, 3000), ("beta", 89, 82, 1000), ("gamma", 20, 30, 2000)):
+        for seed in range(2):
+            builder.add(
+                name,
+                {"one": right(one, 100), "two": right(two, 100)},
+                seed=seed,
+                submission={"name": name, "model": {"backbone": {"name": f"net-{name}"}}, "seeds": [0, 1]},
+                curves={
+                    "loss/one": [(0, 2.0), (10, 1.0)],
+                    "loss/two": [(0, 3.0), (10, 1.0)],
+                    "rate": [(0, 1.0), (9, 0.0)],
+                },
+                cost=Cost(parameters=parameters, train_seconds=parameters / 10, images_per_second=5.0, macs={"one": 5}),
+            )
+    builder.add("quick", {"one": right(9, 10)}, rankable=False, unrankable_because=["limited to 10 images"])
+    write_board(builder.board)
+    return Path(builder.board)
+
+
+def names(page: Any) -> list[str]:
+    return [text.strip() for text in page.locator(".ranking .grid tbody .entry a").all_inner_texts()]
+
+
+def address(board: Path, *entries: str) -> str:
+    keys = {folder.name: folder for folder in (board / "records").iterdir()}
+    prints = {name: next(folder.iterdir()).name.partition("-seed")[0] for name, folder in keys.items()}
+    return "/".join(quote(f"{name}@{prints[name]}", safe="") for name in entries)
+
+
+def test_a_click_on_a_header_sorts_and_another_one_turns_the_order(small: Path, visit: Any) -> None:
+    page = visit(small)
+    assert names(page) == ["beta", "alpha", "gamma"]
+    header = page.locator(".ranking .grid thead th", has_text="Parameters")
+    header.get_by_role("button").click()
+    assert names(page) == ["beta", "gamma", "alpha"]
+    assert header.get_attribute("aria-sort") == "ascending"
+    header.get_by_role("button").press("Enter")
+    assert names(page) == ["alpha", "gamma", "beta"]
+    assert header.get_attribute("aria-sort") == "descending"
+
+
+def test_search_and_filters_narrow_the_table_and_say_how_many_are_left(small: Path, visit: Any) -> None:
+    page = visit(small)
+    page.get_by_label("Search").fill("ALP net")
+    assert names(page) == ["alpha"]
+    assert page.locator(".pager").inner_text() == "1 of 3 entries"
+    page.get_by_label("Search").fill("<nobody>")
+    assert page.locator(".ranking .grid tbody").inner_text().strip() == "No entry fits."
+    page.get_by_label("Search").fill("")
+    page.get_by_label("Backbone").select_option("net-gamma")
+    assert names(page) == ["gamma"]
+
+
+def test_a_task_tab_brackets_those_that_cannot_be_told_apart_and_no_others(small: Path, visit: Any) -> None:
+    page = visit(small)
+    page.get_by_role("tab", name="Classification one").click()
+    assert page.get_by_role("tab", name="Classification one").get_attribute("aria-selected") == "true"
+    assert names(page) == ["alpha", "beta", "gamma"]
+    rows = page.locator(".ranking .grid tbody tr")
+    assert [row.get_attribute("class") for row in rows.all()] == ["tied opens", "tied closes", None]
+    assert [row.locator("td.rank").inner_text().split()[0] for row in rows.all()] == ["1", "1", "3"]
+    assert "cannot tell apart from alpha" in rows.nth(1).locator(".tie").get_attribute("title")
+    page.reload()  # the tab is in the address
+    page.get_by_role("tab", name="Classification one", selected=True).wait_for()
+
+
+def test_tabs_are_walked_with_the_arrow_keys(small: Path, visit: Any) -> None:
+    page = visit(small)
+    page.get_by_role("tab", selected=True).focus()
+    page.keyboard.press("ArrowLeft")
+    playwright.expect(page.get_by_role("tab", name="Classification two", selected=True)).to_be_focused()
+
+
+def test_an_entry_that_is_not_ranked_is_apart_with_its_reason(small: Path, visit: Any) -> None:
+    page = visit(small)
+    assert "quick" not in names(page)
+    section = page.locator("section", has=page.locator("#unranked"))
+    assert "limited to 10 images" in section.inner_text()
+    section.get_by_role("link").click()
+    assert "Not ranked: limited to 10 images" in page.get_by_role("dialog").inner_text()
+
+
+def test_comparing_two_entries_gives_the_paired_differences_of_the_board(small: Path, visit: Any) -> None:
+    page = visit(small)
+    page.get_by_label("Compare gamma").check()
+    page.get_by_label("Compare alpha").check()
+    page.get_by_role("link", name="Compare 2").click()
+    dialog = page.get_by_role("dialog")
+    one = dialog.locator("table", has_text="one").first
+    assert "\N{MINUS SIGN}70.00" in one.inner_text()  # 20 against 90 of the same 100 images
+    assert one.locator(".verdict").inner_text() == "worse"
+    assert "model.backbone.name" in dialog.inner_text()
+    assert "harness compare gamma@" in dialog.inner_text()
+    dialog.get_by_label("gamma").check()  # against the other one: the sign turns
+    assert "+70.00" in one.inner_text()
+    page.keyboard.press("Escape")
+    assert dialog.count() == 0
+    assert "compare" not in page.url
+
+
+def test_three_entries_are_corrected_over_all_that_is_shown(small: Path, visit: Any) -> None:
+    dialog = visit(small, f"#compare/{address(small, 'alpha', 'beta', 'gamma')}").get_by_role("dialog")
+    assert "Holm corrected over the 4 differences shown" in dialog.inner_text()
+    assert dialog.locator(".verdict").all_inner_texts() == ["better", "better", "better", "better"]
+    dialog.get_by_label("alpha").check()
+    assert dialog.locator(".verdict").all_inner_texts() == ["cannot be told apart", "worse"] * 2
+
+
+def test_an_entry_has_an_address_and_shows_how_to_make_it_again(small: Path, visit: Any) -> None:
+    page = visit(small, f"#entry/{address(small, 'alpha')}")
+    dialog = page.get_by_role("dialog", name="alpha")
+    text = dialog.inner_text()
+    assert "harness submit alpha.yaml --seeds 0,1" in text
+    assert "name: net-alpha" in text
+    dialog.locator(".plots svg.marks").nth(1).wait_for()  # losses of both tasks in one plot, and the rate
+    assert dialog.locator(".plots figure").count() == 2
+    dialog.get_by_text("By class (3)").first.click()
+    assert "green" in dialog.inner_text()
+
+
+def test_the_trade_off_has_its_frontier_and_can_be_had_for_another_cost(small: Path, visit: Any) -> None:
+    page = visit(small)
+    plot = page.locator("#board .plot svg.marks")
+    plot.wait_for()
+    # Beta has the fewest parameters and the best mean.
+    playwright.expect(page.locator("#board .plot")).to_have_attribute("aria-label", re.compile("frontier: beta\\.$"))
+    page.get_by_role("radio", name="Throughput").check(force=True)  # the label lies over it
+    playwright.expect(page.locator("#board .plot")).to_contain_text("training images per second")
+
+
+def test_pictures_of_predictions_are_cut_from_the_records_sheet(builder: Any, right: Any, visit: Any) -> None:
+    import hashlib
+    import io
+
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 84), (200, 30, 30)).save(stream, "WEBP")
+    sheet = gallery.Sheet(
+        sha256=hashlib.sha256(stream.getvalue()).hexdigest(),
+        width=40,
+        height=84,
+        panels=["image"],
+        note="chosen",
+        examples=[
+            gallery.Example(
+                id="<b>x</b>", side=side, value=value, y=y, width=40, height=40, lines=[("question", "<i>")]
+            )
+            for side, value, y in (("best", 1.0, 0), ("worst", 0.0, 44))
+        ],
+    )
+    files = gallery.gallery_files(gallery.Gallery(sheets={"one": sheet}), {"one": stream.getvalue()})
+    record, statistics = builder.record("alpha", {"one": right(5, 10)})
+    write_record(builder.board, record, statistics, gallery=files)
+    write_board(builder.board)
+    page = visit(builder.board, f"#entry/{quote(record.entry, safe='')}")
+    pictures = page.locator(".picture")
+    assert [picture.get_attribute("viewBox") for picture in pictures.all()] == ["0 0 40 40", "0 44 40 40"]
+    assert "question <i>" in page.locator(".tiles").inner_text()
+    box = pictures.nth(1).bounding_box()
+    pixel = Image.open(io.BytesIO(page.screenshot())).getpixel((int(box["x"] + box["width"] / 2), int(box["y"] + 20)))
+    assert pixel[0] > 150 > pixel[1]  # the picture was loaded: the policy lets it in
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_no_record_takes_the_page_over(builder: Any, right: Any, visit: Any, hostile: str) -> None:
+    for name, count in (("a", 10), ("b", 20)):
+        add_hostile(builder, right, name, hostile, count)
+    write_board(builder.board)
+    page = visit(builder.board)
+    page.locator("#board .plot svg.marks").wait_for()
+    for kind, entries in (("entry", ["a"]), ("compare", ["a", "b"])):
+        page.goto(f"{page.url.partition('#')[0]}#{kind}/{address(builder.board, *entries)}")
+        text = page.get_by_role("dialog").inner_text()
+        assert kind == "compare" or not hostile.isprintable() or hostile in text  # as text, whole
+        assert (
+            page.locator("img, iframe, object, a[href^='javascript'], [onmouseover], [onerror], [onfocus]").count() == 0
+        )
+        assert page.locator("script").count() == 4  # data, the page's own and the two libraries
+
+
+@pytest.mark.parametrize("view", ["", "#tab", "#entry", "#compare"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_fault(small: Path, visit: Any, view: str, scheme: str) -> None:
+    places = {"#entry": f"/{address(small, 'alpha')}", "#compare": f"/{address(small, 'alpha', 'beta')}"}
+    page = visit(small, view + places.get(view, ""), color_scheme=scheme)
+    if view == "#tab":
+        page.get_by_role("tab").nth(1).click()
+    if view == "#entry":
+        page.locator("dialog svg.marks").first.wait_for()
+    page.locator("#board .plot svg.marks").wait_for()
+    found = axe.Axe().run(page)
+    assert not found.response["violations"], found.generate_report()
+
+
+def test_at_400_pixels_nothing_but_the_tables_scrolls_sideways(small: Path, visit: Any) -> None:
+    for view in ("", f"#entry/{address(small, 'alpha')}", f"#compare/{address(small, 'alpha', 'beta')}"):
+        page = visit(small, view, viewport={"width": 400, "height": 800})
+        page.locator("#board .plot svg.marks").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        if view:
+            assert page.evaluate("document.querySelector('dialog').scrollWidth") <= 400
+
+
+def test_without_the_libraries_the_numbers_are_there_all_the_same(small: Path, browser: Any) -> None:
+    shutil.rmtree(small / "assets")
+    page = browser.new_page()
+    page.goto(f"{small.resolve().as_uri()}/index.html")
+    page.locator("#board table.grid").wait_for()
+    assert names(page) == ["beta", "alpha", "gamma"]
+    assert "harness leaderboard writes it" in page.locator("#board").inner_text()
+    page.get_by_role("link", name="alpha").click()
+    assert "harness submit alpha.yaml" in page.get_by_role("dialog").inner_text()
+    page.close()
+
+
+def test_without_scripts_there_is_a_plain_table(small: Path, browser: Any) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{small.resolve().as_uri()}/index.html")
+    assert [cell.split()[0] for cell in page.locator("#plain .entry").all_inner_texts()] == ["beta", "alpha", "gamma"]
+    context.close()
