@@ -80,10 +80,9 @@ def admit(board: Path, path: Path) -> Admission:
                 outcome.problems.append(str(error))
     outcome.problems += _name_problems(path, [record for record, _ in items], stored)
     others = {record.name: record.entry for record in stored.values()}
-    for entry in {
-        record.entry: record.name for record, _ in items if others.get(record.name, record.entry) != record.entry
-    }:
-        outcome.notes.append(f"{entry}: the board has another entry of this name, {others[entry.partition('@')[0]]}")
+    for entry, name in {record.entry: record.name for record, _ in items}.items():
+        if others.get(name, entry) != entry:
+            outcome.notes.append(f"{entry}: the board has another entry of this name, {others[name]}")
     wanted = []
     for record, results in items:
         known = stored.get(record.id)

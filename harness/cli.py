@@ -141,8 +141,9 @@ def submit(
     if bundle is not None and records:
         from harness.board.bundle import write_bundle
 
-        write_bundle(bundle, leaderboard, records, [runs])
-        reporter.say(f"{bundle}: {', '.join(record.id for record in records)}")
+        whole = all((runs / f"{record.fingerprint}-seed{record.seed}").is_dir() for record in records)
+        write_bundle(bundle, leaderboard, records, [runs] if whole else [])
+        reporter.say(f"{bundle}: {len(records)} records" + ("" if whole else ", no predictions, for the runs are gone"))
     if as_json:
         print_json([record.model_dump(mode="json", exclude={"submission", "curves"}) for record in records])
     elif records:

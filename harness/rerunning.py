@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.atomic import locked
 from harness.board.agreement import RULES, TaskAgreement, agreement
-from harness.board.records import Record, Rerun, differing, find_entry, read_records, read_statistics, write_records
+from harness.board.records import Record, Rerun, find_entry, read_records, read_statistics, write_records
 from harness.board.text import percent
 from harness.documents import parse
 from harness.errors import HarnessError
@@ -147,7 +147,7 @@ def _promote(board: Path, stored: Sequence[Record], again: Sequence[Record], out
     items = []
     for record, rerun in zip(stored, again, strict=True):
         evidence = Rerun(
-            identical=not differing(record, rerun),
+            identical=all(task.statistics == rerun.tasks[card].statistics for card, task in record.tasks.items()),
             values={card: task.value for card, task in rerun.tasks.items()},
             rule="; ".join(sorted({task.rule for task in outcome.tasks})),
             provenance=rerun.provenance,

@@ -42,7 +42,7 @@ def regenerate(
         for option, given in (("--verify", verify), ("--json", as_json), ("--open", open_page)):
             if given:
                 raise HarnessError(
-                    f"{option}: does not go with leaderboard {context.invoked_subcommand}; write it after"
+                    f"{option}: does not go before {context.invoked_subcommand}; leave it out, or write it after"
                 )
         return
     from harness.board import page
@@ -81,9 +81,7 @@ def bundle(
 @app.command(epilog="Example: harness leaderboard add my-model.zip --leaderboard public")
 def add(
     context: typer.Context,
-    bundles: Annotated[
-        list[Path], typer.Argument(metavar="BUNDLE...", help="Zip files of harness leaderboard bundle.")
-    ],
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Zip files that harness bundled.")],
     leaderboard: GroupBoardOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -102,14 +100,14 @@ def add(
             outcomes[str(path)] = Admission(problems=[str(error)])
     if as_json:
         print_json({path: vars(outcome) for path, outcome in outcomes.items()})
-    for path, outcome in outcomes.items():
+    for name, outcome in outcomes.items():
         for note in outcome.notes:
             print(f"note: {_safe(note)}", file=sys.stderr)
         for problem in outcome.problems:
             print(f"error: {_safe(problem)}", file=sys.stderr)
         for word in ("stored", "raised", "unchanged") if not as_json else ():
             for identity in getattr(outcome, word):
-                print(f"{_safe(path)}: {word}: {identity}")
+                print(f"{_safe(name)}: {word}: {identity}")
     if any(outcome.problems for outcome in outcomes.values()):
         raise typer.Exit(2)
 
