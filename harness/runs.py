@@ -119,7 +119,7 @@ def _run(
 
     trained = _train(submission, seed, network, engine, splits, evaluation_data, folder, reporter, tracker)
 
-    tasks, statistics = {}, {}
+    tasks, results = {}, {}
     seconds = _Seconds(folder / EVALUATED)
     for config in submission.tasks:
         name = config.dataset
@@ -138,7 +138,7 @@ def _run(
         result = score(adapter, path)
         seconds.add(f"scoring {name}", time.perf_counter() - begun)
         tasks[name] = task_result(adapter, result, path, config.preprocessing())
-        statistics[name] = result.statistics
+        results[name] = result
     if not engine.main:
         return None
     opened = [*splits.train.values(), *splits.evaluation.values(), *splits.selection.values()]
@@ -172,8 +172,8 @@ def _run(
         rankable=not reasons,
         unrankable_because=reasons,
     )
-    tracker.finish({f"{name}/{key}": value for name, task in tasks.items() for key, value in task.metrics.items()})
-    return record, statistics
+    tracker.finish(record, results, splits.evaluation)
+    return record, {name: result.statistics for name, result in results.items()}
 
 
 def _train(
