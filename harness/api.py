@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from harness.progress import Reporter
 
 if TYPE_CHECKING:
+    from harness.admission import Admission
     from harness.board.compare import Comparison
     from harness.board.records import Record
+    from harness.rerunning import RerunOutcome
     from harness.submission import Submission
 
 BOARD = Path("leaderboard")
@@ -173,9 +175,79 @@ def score(
         board: The leaderboard's folder.
         limit: Score only the first so many images; the record is not ranked.
     """
-    from harness.board.page import write_board
     from harness.scoring import record_predictions
 
     record = record_predictions(card, Path(predictions), name, seed, board, limit)
-    write_board(board)
+    leaderboard(board)
     return record
+
+
+def bundle(entry: str, output: str | Path, board: Path = BOARD, predictions: Sequence[str | Path] = ()) -> list[Record]:
+    """Pack all seeds of an entry into a zip file for somebody else's board (see `harness.board.bundle`).
+
+    Args:
+        entry: Its name, or ``name@fingerprint``.
+        output: The file to write.
+        board: The leaderboard's folder.
+        predictions: Where the predictions lie that were scored, if they are to travel, too.
+
+    Returns:
+        The records that it holds.
+    """
+    from harness.board.bundle import write_bundle
+    from harness.board.records import find_entry, read_records
+
+    records = find_entry(read_records(board), entry)
+    write_bundle(Path(output), board, records, [Path(place) for place in predictions])
+    return records
+
+
+def add_bundle(file: str | Path, board: Path = BOARD) -> Admission:
+    """Check a stranger's bundle, put its records on a board, and regenerate that.
+
+    Args:
+        file: The bundle.
+        board: The leaderboard's folder.
+
+    Returns:
+        What was stored, or why nothing was.
+
+    Raises:
+        HarnessError: The file is no bundle, or the board cannot be read.
+    """
+    from harness.admission import admit
+
+    outcome = admit(board, Path(file))
+    if not outcome.problems:
+        leaderboard(board)
+    return outcome
+
+
+def rerun(
+    entry: str,
+    board: Path = BOARD,
+    runs: Path = RUNS,
+    weights: str | Path | None = None,
+    reporter: Reporter | None = None,
+) -> RerunOutcome:
+    """Train an entry again from its records, and mark it as rerun if the numbers agree.
+
+    Args:
+        entry: Its name, or ``name@fingerprint``.
+        board: The leaderboard's folder.
+        runs: Folder of run folders; the reruns are made in one of their own below it.
+        weights: The local weights that the backbone starts from, where the submission names such.
+        reporter: Shows progress; quiet by default.
+
+    Returns:
+        Both sides' numbers, and whether they agree.
+
+    Raises:
+        HarnessError: The records hold no submission, or data is missing.
+    """
+    from harness.rerunning import rerun_entry
+
+    outcome = rerun_entry(entry, board, runs, weights, reporter or Reporter(quiet=True))
+    if outcome.agrees:
+        leaderboard(board)
+    return outcome

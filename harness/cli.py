@@ -6,12 +6,14 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from harness.commands import leaderboard as board_verbs
+from harness.commands.shared import BoardOption, JsonOption, QuietOption, RunsOption, print_board, print_json
 from harness.errors import HarnessError
 from harness.progress import Reporter
 from harness.training.devices import INTERRUPTED, LAUNCHED, deserted, first_to_fail, is_main, world
@@ -32,11 +34,9 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Make and inspect data sets.", no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(data_app, name="data")
+app.add_typer(board_verbs.app, name="leaderboard")
+app.command(epilog="Example: harness rerun my-model")(board_verbs.rerun)
 
-BoardOption = Annotated[Path, typer.Option("--leaderboard", help="Folder of records and the board made from them.")]
-RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of checkpoints, logs and predictions.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
 _LISTINGS = "datasets, adapters, backbones, sharing, balancing, regimes, heads, placeholders or controls"
 FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Submissions (YAML).")]
 LauncherOption = Annotated[
@@ -87,6 +87,9 @@ def submit(
     launcher: LauncherOption = None,
     jobs: JobsOption = None,
     options: OptionsOption = None,
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="Also pack the records and predictions for somebody else's board.")
+    ] = None,
     leaderboard: BoardOption = Path("leaderboard"),
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
@@ -135,12 +138,18 @@ def submit(
         leave()
     if not is_main():
         return
+    if bundle is not None and records:
+        from harness.board.bundle import write_bundle
+
+        whole = all((runs / f"{record.fingerprint}-seed{record.seed}").is_dir() for record in records)
+        write_bundle(bundle, leaderboard, records, [runs] if whole else [])
+        reporter.say(f"{bundle}: {len(records)} records" + ("" if whole else ", no predictions, for the runs are gone"))
     if as_json:
-        _print_json([record.model_dump(mode="json", exclude={"submission", "curves"}) for record in records])
+        print_json([record.model_dump(mode="json", exclude={"submission", "curves"}) for record in records])
     elif records:
         from harness.board.robustness import sentences
 
-        _print_board(leaderboard, {record.name for record in records})
+        print_board(leaderboard, {record.name for record in records})
         for record in records:
             for text in [*record.unrankable_because, *record.warnings]:
                 reporter.say(f"note on {record.id}: {text}")
@@ -174,7 +183,7 @@ def validate(
     from harness.submission import json_schema, load_submission
 
     if schema:
-        _print_json(json_schema())
+        print_json(json_schema())
         return
     if not files:
         raise HarnessError("validate: name at least one submission, e.g. harness validate baselines/shapes-plain.yaml")
@@ -184,7 +193,7 @@ def validate(
 
     reports = [check(file, overrides or []) for file in files]
     if as_json:
-        _print_json(reports)
+        print_json(reports)
         return
     from harness.terminal import print_validation
 
@@ -207,7 +216,7 @@ def score(
 
     record = api.score(card, predictions, name, seed, leaderboard, limit)
     if as_json:
-        _print_json(record.model_dump(mode="json"))
+        print_json(record.model_dump(mode="json"))
         return
     table = Table(title=record.id)
     table.add_column("metric")
@@ -217,32 +226,6 @@ def score(
             shown = "undefined" if value is None else f"{100 * value:.2f}"
             table.add_row(key, shown, style="bold" if key == task.main else "")
     Console().print(table)
-
-
-@app.command(name="leaderboard", epilog="Example: harness leaderboard --verify")
-def regenerate(
-    directory: BoardOption = Path("leaderboard"),
-    verify: Annotated[bool, typer.Option("--verify", help="Recompute every number; exit 1 on a mismatch.")] = False,
-    as_json: JsonOption = False,
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
-) -> None:
-    """Regenerate the board's table and page from its records."""
-    from harness.board import page
-
-    if verify:
-        problems = page.verify(directory)
-        for problem in problems:
-            print(problem)
-        if problems:
-            raise typer.Exit(1)
-    written = page.write_board(directory)
-    if as_json:
-        print((directory / "board.json").read_text(), end="")
-    else:
-        _print_board(directory)
-        Console(stderr=True).print(f"wrote {', '.join(str(path) for path in written)}", highlight=False, markup=False)
-    if open_page:
-        typer.launch(str((directory / "index.html").resolve()))
 
 
 @app.command(epilog="Example: harness compare shapes-placeholder shapes-plain")
@@ -261,7 +244,7 @@ def compare(
 
     comparison = api.compare(entry, baseline, leaderboard, by or [])
     if as_json:
-        _print_json(comparison.to_json())
+        print_json(comparison.to_json())
     else:
         from harness.terminal import print_comparison
 
@@ -290,7 +273,7 @@ def study(
     prepared = studies.prepare(file, _seeds(seeds), overrides or [], runs)
     expected = running.forecast(prepared.files, leaderboard)
     if forecast and as_json:
-        _print_json(expected)
+        print_json(expected)
         return
     for sentence in (studies.sentence(prepared, expected), *studies.seeds_to_see(prepared)):
         reporter.say(sentence)
@@ -299,7 +282,7 @@ def study(
     failed = studies.execute(prepared, launcher, jobs, options or [], leaderboard, runs, reporter)
     report, written = studies.conclude(prepared, leaderboard)
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         for verdict in report["verdicts"]:
             print(verdict)
@@ -332,7 +315,7 @@ def analyze(
 
     document, written = api.analyze(entry, seed, images, output, leaderboard, runs, Reporter(quiet=quiet))
     if as_json:
-        _print_json(document)
+        print_json(document)
     Console(stderr=True).print(f"wrote {', '.join(map(str, written))}", highlight=False, markup=False)
 
 
@@ -352,7 +335,7 @@ def list_names(
 
     rows = list_rows(kind, name_filter, library, check, Reporter(quiet=quiet))
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     table = Table()
     for column in rows[0] if rows else ["name"]:
@@ -393,7 +376,7 @@ def check(
     cards = [load_card(name) for name in names]
     report = checking.check(cards, workers, Reporter(quiet=quiet), fresh)
     if as_json:
-        _print_json(report.to_json())
+        print_json(report.to_json())
     else:
         from harness.data.checking.printing import print_report
 
@@ -412,7 +395,7 @@ def list_data(
 
     rows = data_sets(name_filter)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     else:
         from harness.data.checking.printing import print_data_sets
 
@@ -451,18 +434,6 @@ def _seeds(text: str | None) -> list[int] | None:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise HarnessError(f"--seeds {text!r}: write whole numbers with commas, e.g. --seeds 0,1,2") from None
-
-
-def _print_board(board: Path, names: set[str] | None = None) -> None:
-    from harness.terminal import print_board
-
-    print_board(board, Console(), names)
-
-
-def _print_json(value: Any) -> None:
-    from harness.atomic import json_bytes
-
-    sys.stdout.buffer.write(json_bytes(value))
 
 
 def main() -> None:

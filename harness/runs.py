@@ -125,7 +125,7 @@ def _run(
 
     trained = _train(submission, seed, network, engine, splits, evaluation_data, folder, reporter, tracker)
 
-    tasks, statistics, results = {}, {}, {}
+    tasks, results = {}, {}
     scored: dict[str, Scored] = {}
     seconds = _Seconds(folder / EVALUATED)
     for config in submission.tasks:
@@ -145,7 +145,6 @@ def _run(
         results[name] = result = score(adapter, path)
         seconds.add(f"scoring {name}", time.perf_counter() - begun)
         tasks[name] = task_result(adapter, result, path, config.preprocessing())
-        statistics[name] = result.statistics
         scored[name] = adapter, path, result
     further = robustness.measure(submission, seed, network, engine, splits, evaluation_data, results, folder, reporter)
     if not engine.main:
@@ -182,8 +181,8 @@ def _run(
         rankable=not reasons,
         unrankable_because=reasons,
     )
-    tracker.finish({f"{name}/{key}": value for name, task in tasks.items() for key, value in task.metrics.items()})
-    return record, statistics, scored
+    tracker.finish(record, results, splits.evaluation)
+    return record, {name: result.statistics for name, result in results.items()}, scored
 
 
 def _train(

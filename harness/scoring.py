@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import provenance
+from harness.board.packing import predictions_hash
 from harness.board.records import Protocol, Provenance, Record, TaskResult, hash_arrays, write_record
 from harness.cards import load_card
 from harness.data import open_split
@@ -104,9 +105,14 @@ def task_result(
         per_class=dict(result.per_class()),
         images=len(result.ids),
         statistics=hash_arrays(result.statistics),
-        predictions=_hash(predictions),
+        predictions=predictions_hash(predictions),
         preprocessing=dict(preprocessing or {}),
     )
+
+
+def fingerprint_of_predictions(card: str, name: str) -> str:
+    """The fingerprint of predictions that were handed in: no submission tells them apart, so card and name do."""
+    return hashlib.sha256(f"{card}\0{name}".encode()).hexdigest()[:12]
 
 
 def unrankable_reasons(adapters: Sequence[Adapter], limit: int | None) -> list[str]:
@@ -140,7 +146,7 @@ def record_predictions(
     now = datetime.now(UTC).isoformat(timespec="seconds")
     record = Record(
         name=name,
-        fingerprint=hashlib.sha256(f"{card.name}\0{name}".encode()).hexdigest()[:12],
+        fingerprint=fingerprint_of_predictions(card.name, name),
         seed=seed,
         tasks={card.name: task},
         provenance=Provenance(version=provenance.version(), started=now, finished=now),
@@ -151,14 +157,3 @@ def record_predictions(
     pictures = make_gallery({card.name: (adapter, predictions, result)}) if limit is None else {}
     write_record(board, record, {card.name: result.statistics}, gallery=pictures)
     return record
-
-
-def _hash(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's file names and contents in order."""
-    digest = hashlib.sha256()
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    for file in files:
-        if path.is_dir():
-            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
-        digest.update(hashlib.sha256(file.read_bytes()).digest() if path.is_dir() else file.read_bytes())
-    return digest.hexdigest()

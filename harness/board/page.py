@@ -16,6 +16,7 @@ from harness.board.evidence import Evidence
 from harness.board.gallery import read_gallery
 from harness.board.html import render
 from harness.board.records import Record, TaskResult, read_records, read_statistics
+from harness.board.spreadsheet import spreadsheet
 from harness.board.tables import board_document, markdown
 from harness.board.vendoring import FILES, VENDOR
 from harness.errors import HarnessError
@@ -28,7 +29,7 @@ GENERATED_MARKS = {"README.md": b"Generated from `records/`", "index.html": b"<t
 
 
 def write_board(board: Path) -> list[Path]:
-    """Regenerate ``README.md``, ``board.json`` and ``index.html`` from ``records/``.
+    """Regenerate ``README.md``, ``board.json``, ``board.csv`` and ``index.html`` from ``records/``.
 
     The same records give the same bytes, whatever else lies in the folder. The libraries that the page loads are put
     beside it, into ``assets/``, where the package has them.
@@ -93,6 +94,7 @@ def _files(board: Path, document: Mapping[str, Any], records: Sequence[Record]) 
         "README.md": markdown(document).encode(),
         "board.json": json_bytes(document),
         "index.html": render(document, records, board).encode(),
+        "board.csv": spreadsheet(document),
     }
 
 
@@ -123,12 +125,14 @@ def _verify_record(board: Path, record: Record) -> list[str]:
         return [str(error)]
     path = board / "records" / record.id / "record.json"
     return [
-        f"{path}: tasks.{card}.{text}" for card, task in record.tasks.items() for text in _wrong(task, results[card])
+        f"{path}: tasks.{card}.{text}"
+        for card, task in record.tasks.items()
+        for text in wrong_numbers(task, results[card])
     ]
 
 
-def _wrong(task: TaskResult, result: Result) -> list[str]:
-    """What a task's result says that its statistics do not."""
+def wrong_numbers(task: TaskResult, result: Result) -> list[str]:
+    """What a task's result says that its statistics do not: a sentence for each number, field first."""
     problems = []
     if task.main != result.main:
         problems.append(f"main: is {task.main!r}, the metric's headline number is {result.main!r}")

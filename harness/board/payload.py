@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from harness.board.details import details
-from harness.board.records import Record
-from harness.board.tables import PAIRED_ENTRIES, SIGNIFICANCE, TRUST, labels, title
+from harness.board.records import TRUST, Record
+from harness.board.tables import PAIRED_ENTRIES, SIGNIFICANCE, labels, title
 from harness.board.text import printable
 
 DETAILED_ENTRIES = 200  # a page of more details would take a browser seconds to open; board.json has them all

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import math
 import re
-import zipfile
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from harness.atomic import directory, json_bytes, locked
-from harness.board.schema import SCHEMA_VERSION, Cost, Protocol, Provenance, Record, TaskResult, migrate
+from harness.board.packing import MAX_STATISTICS_BYTES, Arrays, hash_arrays, pack, unpack
+from harness.board.schema import (
+    SCHEMA_VERSION,
+    TRUST,
+    Cost,
+    Protocol,
+    Provenance,
+    Record,
+    Rerun,
+    TaskResult,
+    migrate,
+)
 from harness.documents import describe
 from harness.errors import HarnessError, suggestion
 from harness.evaluation import result_class
@@ -26,10 +31,12 @@ from harness.evaluation.metric import Result
 
 __all__ = [
     "SCHEMA_VERSION",
+    "TRUST",
     "Cost",
     "Protocol",
     "Provenance",
     "Record",
+    "Rerun",
     "TaskResult",
     "find_entry",
     "hash_arrays",
@@ -38,34 +45,15 @@ __all__ = [
     "read_records",
     "read_statistics",
     "write_record",
+    "write_records",
 ]
 
-Arrays = Mapping[str, NDArray[Any]]
+Stored = tuple[Record, Mapping[str, Arrays]]  # a record, and its statistics by dataset card
 
 RECORD, STATISTICS = "record.json", "statistics.npz"
 MAX_RECORD_BYTES = 20_000_000
-MAX_STATISTICS_BYTES = 4_000_000_000  # unpacked, of all arrays of a record
-MAX_ARRAYS = 1000
 
 _FOLDER = re.compile(r"[0-9a-f]{12}-seed[0-9]{1,19}")
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first time that a zip file can name
-
-
-def hash_arrays(arrays: Arrays) -> str:
-    """SHA-256 over named arrays: sorted names, dtypes, shapes and bytes (little-endian, row-major).
-
-    Args:
-        arrays: Array by name, any shape, no objects.
-
-    Returns:
-        64 hex digits, the same on every machine.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = _portable(arrays[name])
-        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def write_record(
@@ -75,10 +63,7 @@ def write_record(
     replace: bool = False,
     gallery: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """Store a record, its statistics and its pictures; all files appear together or not at all.
-
-    A record with the same id that differs in cost and provenance only (a rerun) gives way; one with other numbers
-    does so only when asked.
+    """Store a record, its statistics and its pictures; all files appear together or not at all. See `write_records`.
 
     Args:
         board: The board's folder; ``records/`` lies in it.
@@ -91,33 +76,85 @@ def write_record(
         The record's folder.
 
     Raises:
-        HarnessError: The statistics are not those that the record names, or a record of this id with other numbers
-            exists and `replace` is false, or the disk is full.
+        HarnessError: As `write_records`.
     """
+    return write_records(board, [(record, statistics)], replace, {record.id: gallery or {}})[0]
+
+
+def write_records(
+    board: Path,
+    items: Sequence[Stored],
+    replace: bool = False,
+    galleries: Mapping[str, Mapping[str, bytes]] | None = None,
+) -> list[Path]:
+    """Store records and their statistics: all are checked before the first is stored.
+
+    A record with the same id that differs in cost and provenance only (a rerun) gives way, and what is proven of its
+    numbers stays proven: trust does not fall, and its pictures stay if there are no new ones. One with other numbers
+    gives way only when asked.
+
+    Args:
+        board: The board's folder; ``records/`` lies in it.
+        items: Records, each with ``Result.statistics`` by dataset card.
+        replace: Whether records of the same id with other numbers give way.
+        galleries: Further files by name, by the record's id.
+
+    Returns:
+        The records' folders.
+
+    Raises:
+        HarnessError: Statistics are not those that a record names, or a record of an id with other numbers exists and
+            `replace` is false, or the disk is full.
+    """
+    packed = [_packed(board, record, statistics) for record, statistics in items]
+    (board / "records").mkdir(parents=True, exist_ok=True)
+    with locked(board / "records"):  # so that nobody stores other numbers between the look and the step
+        documents = [_document(board, record, replace) for record, _ in items]
+        folders = [board / "records" / record.id for record, _ in items]
+        for (record, _), folder, (document, same), archive in zip(items, folders, documents, packed, strict=True):
+            pictures = (galleries or {}).get(record.id) or (_pictures(folder) if same else {})
+            with directory(folder, replace=True) as temporary:
+                for name, content in {RECORD: document, STATISTICS: archive, **pictures}.items():
+                    (temporary / name).write_bytes(content)
+    return folders
+
+
+def _packed(board: Path, record: Record, statistics: Mapping[str, Arrays]) -> bytes:
     folder = board / "records" / record.id
     if set(statistics) != set(record.tasks):
         raise HarnessError(f"{folder}: statistics of {sorted(statistics)} given for tasks {sorted(record.tasks)}")
     for card, arrays in statistics.items():
         if hash_arrays(arrays) != record.tasks[card].statistics:
             raise HarnessError(f"{folder}: tasks.{card}.statistics: is not the hash of the arrays given")
-    document = json_bytes(record.model_dump(mode="json"))
-    archive = _pack({f"{card}/{name}": array for card, arrays in statistics.items() for name, array in arrays.items()})
+    return pack({f"{card}/{name}": array for card, arrays in statistics.items() for name, array in arrays.items()})
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(board / "records"):  # so that nobody stores other numbers between the look and the step
-        if folder.exists() and not replace:
-            differing = _differing(_read(folder), record)
-            if differing:
-                raise HarnessError(
-                    f"{folder}: a record of this id exists with another {differing}; the same submission, seed and "
-                    "machine should give the same numbers: find out why, or replace it explicitly"
-                )
-        with directory(folder, replace=True) as temporary:
-            (temporary / RECORD).write_bytes(document)
-            (temporary / STATISTICS).write_bytes(archive)
-            for name, content in (gallery or {}).items():
-                (temporary / name).write_bytes(content)
-    return folder
+
+def _pictures(folder: Path) -> dict[str, bytes]:
+    """What lies beside a record and its statistics."""
+    kept = (path for path in folder.iterdir() if path.name not in (RECORD, STATISTICS) and not path.is_symlink())
+    return {path.name: path.read_bytes() for path in kept if path.is_file()}
+
+
+def _document(board: Path, record: Record, replace: bool) -> tuple[bytes, bool]:
+    """What is written of a record, seen what is stored under its id, and whether that has the same numbers."""
+    folder = board / "records" / record.id
+    other = ""
+    try:
+        stored = _read(folder) if folder.exists() else None
+    except HarnessError:
+        if not replace:
+            raise
+        stored = None  # a damaged record gives way to the one that replaces it
+    if stored is not None:
+        other = differing(stored, record)
+        if other and not replace:
+            raise HarnessError(
+                f"{folder}: a record of this id exists with another {other}; the same submission, seed and "
+                "machine should give the same numbers: find out why, or replace it explicitly"
+            )
+        if not other and TRUST.index(stored.trust) > TRUST.index(record.trust):
+            record = record.model_copy(update={"trust": stored.trust, "rerun": stored.rerun})
+    return json_bytes(record.model_dump(mode="json")), stored is not None and not other
 
 
 def read_records(board: Path) -> list[Record]:
@@ -159,6 +196,31 @@ def read_record(board: Path, identity: str) -> Record | None:
     return _read(folder) if folder.is_dir() else None
 
 
+def parse_record(raw: bytes, source: str) -> Record:
+    """A record from the bytes of its ``record.json``, brought to the current schema.
+
+    Args:
+        raw: The bytes.
+        source: The file's name, for errors.
+
+    Raises:
+        HarnessError: They are not JSON, of a newer schema, or not a valid record.
+    """
+    if (record := _current(raw)) is not None:
+        return record
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise HarnessError(f"{source}: not valid JSON ({error}); restore the file, or submit the entry again") from None
+    if not isinstance(document, dict):
+        raise HarnessError(f"{source}: expected a JSON object; restore the file, or submit the entry again")
+    try:
+        migrated = migrate(document, source)
+        return Record.model_validate_json(orjson.dumps(migrated), strict=True)
+    except ValidationError as error:
+        raise HarnessError(describe(error, Record, source)) from None
+
+
 def read_statistics(board: Path, record: Record) -> dict[str, Result]:
     """The per-image statistics of a record, checked against its hashes.
 
@@ -174,26 +236,38 @@ def read_statistics(board: Path, record: Record) -> dict[str, Result]:
             was made with another version of a metric.
     """
     path = board / "records" / record.id / STATISTICS
+    return parse_statistics(_bytes(path, MAX_STATISTICS_BYTES), record, str(path))
+
+
+def parse_statistics(raw: bytes, record: Record, source: str, limit: int = MAX_STATISTICS_BYTES) -> dict[str, Result]:
+    """As `read_statistics`, from the bytes of a ``statistics.npz``.
+
+    Args:
+        raw: The bytes.
+        record: The record that they belong to.
+        source: The file's name, for errors.
+        limit: How many bytes they may unpack to.
+    """
     arrays: dict[str, dict[str, NDArray[Any]]] = {card: {} for card in record.tasks}
-    for key, array in _unpack(path).items():
+    for key, array in unpack(raw, source, limit).items():
         card, _, name = key.partition("/")
         if card not in arrays or not name:
-            raise HarnessError(f"{path}: {key!r} belongs to no task of the record; submit the entry again")
+            raise HarnessError(f"{source}: {key!r} belongs to no task of the record; submit the entry again")
         arrays[card][name] = array
     results = {}
     for card, task in record.tasks.items():
         if hash_arrays(arrays[card]) != task.statistics:
-            raise HarnessError(f"{path}: the arrays of {card} are not those that the record names; submit it again")
+            raise HarnessError(f"{source}: the arrays of {card} are not those that the record names; submit it again")
         kind = result_class(task.protocol.metric)
         if kind.version != task.protocol.metric_version:
             raise HarnessError(
-                f"{path}: {card} was scored with {kind.metric} version {task.protocol.metric_version}, this harness "
+                f"{source}: {card} was scored with {kind.metric} version {task.protocol.metric_version}, this harness "
                 f"has version {kind.version}; score its predictions again"
             )
         try:
             results[card] = kind.from_statistics(arrays[card])
         except HarnessError as error:
-            raise HarnessError(f"{path}: {card}: {error}") from None
+            raise HarnessError(f"{source}: {card}: {error}") from None
     return results
 
 
@@ -222,7 +296,8 @@ def find_entry(records: Iterable[Record], text: str) -> list[Record]:
     return sorted(entries[found[0]], key=lambda record: record.seed)
 
 
-def _differing(old: Record, new: Record) -> str:
+def differing(old: Record, new: Record) -> str:
+    """Which field two records of one id differ in, cost, provenance and trust aside; empty if in none."""
     before, after = old.deterministic(), new.deterministic()
     if before == after:
         return ""
@@ -248,8 +323,7 @@ def _folders(parent: Path) -> list[Path]:
 
 def _read(folder: Path) -> Record:
     path = folder / RECORD
-    raw = _bytes(path, MAX_RECORD_BYTES)
-    record = _current(raw) or _migrated(raw, path)
+    record = parse_record(_bytes(path, MAX_RECORD_BYTES), str(path))
     if record.id != f"{folder.parent.name}/{folder.name}":
         raise HarnessError(
             f"{path}: name, fingerprint and seed say {record.id!r}, but it lies in {folder.parent.name}/{folder.name}; "
@@ -272,20 +346,6 @@ def _current(raw: bytes) -> Record | None:
     return record if record.schema_version == SCHEMA_VERSION and "schema_version" in record.model_fields_set else None
 
 
-def _migrated(raw: bytes, path: Path) -> Record:
-    try:
-        document = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise HarnessError(f"{path}: not valid JSON ({error}); restore the file, or submit the entry again") from None
-    if not isinstance(document, dict):
-        raise HarnessError(f"{path}: expected a JSON object; restore the file, or submit the entry again")
-    try:
-        migrated = migrate(document, str(path))
-        return Record.model_validate_json(orjson.dumps(migrated), strict=True)
-    except ValidationError as error:
-        raise HarnessError(describe(error, Record, str(path))) from None
-
-
 def _bytes(path: Path, limit: int) -> bytes:
     if path.is_symlink():
         raise HarnessError(f"{path}: is a link; put the file itself there")
@@ -298,55 +358,3 @@ def _bytes(path: Path, limit: int) -> bytes:
         raise HarnessError(f"{path}: no such file; restore it, or submit the entry again") from None
     except OSError as error:
         raise HarnessError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _portable(array: NDArray[Any]) -> NDArray[Any]:
-    if array.dtype.hasobject:
-        raise HarnessError("statistics: arrays of Python objects cannot be stored; use numbers or fixed-width text")
-    little = array.dtype.newbyteorder("<") if array.dtype.byteorder in "=>" else array.dtype
-    return np.asarray(array, dtype=little, order="C")
-
-
-def _pack(arrays: Arrays) -> bytes:
-    """An .npz whose bytes depend on the arrays only: sorted names, no times, no file modes."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name in sorted(arrays):
-            member = zipfile.ZipInfo(f"{name}.npy", date_time=_EPOCH)
-            member.compress_type = zipfile.ZIP_DEFLATED
-            member.create_system = 3
-            with archive.open(member, "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, _portable(arrays[name]), version=(1, 0), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _unpack(path: Path) -> dict[str, NDArray[Any]]:
-    """Read an .npz by a stranger: no objects, and no more memory than its members say and the limit allows."""
-    raw = _bytes(path, MAX_STATISTICS_BYTES)
-    try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            members = archive.infolist()
-            total = sum(member.file_size for member in members)
-            if len(members) > MAX_ARRAYS or total > MAX_STATISTICS_BYTES:
-                raise HarnessError(
-                    f"{path}: {len(members):,} arrays of {total:,} bytes are too many "
-                    f"(at most {MAX_ARRAYS:,} of {MAX_STATISTICS_BYTES:,})"
-                )
-            return {member.filename.removesuffix(".npy"): _array(archive.read(member)) for member in members}
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise HarnessError(f"{path}: damaged ({error}); restore the file, or submit the entry again") from None
-
-
-def _array(raw: bytes) -> NDArray[Any]:
-    """One .npy from bytes. The header is held against the size first: numpy allocates what a header claims."""
-    stream = io.BytesIO(raw)
-    version = np.lib.format.read_magic(stream)
-    if version != (1, 0):
-        raise ValueError(f"array format {version} is not (1, 0)")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    if dtype.hasobject or fortran:
-        raise ValueError("an array holds objects or is column-major")
-    body = raw[stream.tell() :]
-    if math.prod(shape) * dtype.itemsize != len(body):
-        raise ValueError(f"an array of shape {shape} and type {dtype} cannot have {len(body):,} bytes")
-    return np.frombuffer(body, dtype=dtype).reshape(shape).copy()

@@ -11,6 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from harness.errors import HarnessError
 
 SCHEMA_VERSION = 1
+Trust = Literal["reported", "rescored", "rerun"]
+TRUST: tuple[Trust, ...] = ("reported", "rescored", "rerun")  # each proves more than the one before
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
@@ -248,6 +250,22 @@ class Stage(_Document):
     values: dict[CardName, Number] = {}
 
 
+class Rerun(_Document):
+    """An entry's training repeated on a machine of those who keep the board.
+
+    Attributes:
+        identical: Whether the per-image statistics of all tasks came out the same, bit for bit.
+        values: Headline number of the rerun by task, with the record's own seed.
+        rule: By which rule the two agree.
+        provenance: Where and when it was trained again.
+    """
+
+    identical: bool
+    values: dict[CardName, Number]
+    rule: str
+    provenance: Provenance
+
+
 class Record(_Document):
     """One entry trained with one seed (or one set of predictions handed in), and what came out.
 
@@ -267,6 +285,7 @@ class Record(_Document):
         cost: What it cost.
         provenance: Where and when.
         trust: reported by the submitter, rescored from predictions here, or rerun here.
+        rerun: What training it again gave, where that was done.
         rankable: Whether the board may rank it.
         unrankable_because: Why not.
     """
@@ -285,7 +304,8 @@ class Record(_Document):
     warnings: list[str] = []
     cost: Cost = Cost()
     provenance: Provenance
-    trust: Literal["reported", "rescored", "rerun"] = "reported"
+    trust: Trust = "reported"
+    rerun: Rerun | None = None
     rankable: bool = True
     unrankable_because: list[str] = []
 
@@ -296,6 +316,8 @@ class Record(_Document):
                 raise ValueError(f"tasks.{card}.protocol.card: {result.protocol.card!r} must equal the key {card!r}")
         if self.rankable == bool(self.unrankable_because):
             raise ValueError("unrankable_because: must give a reason exactly when rankable is false")
+        if (self.trust == "rerun") != (self.rerun is not None):
+            raise ValueError("rerun: must be given exactly when trust is rerun")
         return self
 
     @property
@@ -336,8 +358,8 @@ class Record(_Document):
         return found
 
     def deterministic(self) -> dict[str, Any]:
-        """The document without cost and provenance: equal for equal submission, seed and machine."""
-        return self.model_dump(mode="json", exclude={"cost", "provenance"})
+        """The document without cost, provenance and trust: equal for equal submission, seed and machine."""
+        return self.model_dump(mode="json", exclude={"cost", "provenance", "trust", "rerun"})
 
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.board.entries import Column, Entry, entries_of, protocol_hash
 from harness.board.evidence import LEVEL, Estimate, Evidence
-from harness.board.records import Record, read_records
+from harness.board.records import TRUST, Record, read_records
 from harness.board.relative import against_single_tasks, single_task_entries
 from harness.board.robustness import task_document
 from harness.board.text import duration, percent, quantity, safe_markdown, safe_terminal
@@ -23,7 +23,6 @@ DOCUMENT_VERSION = 1
 SIGNIFICANCE = 1 - LEVEL
 FAMILY = 10  # how many entries after a leader are tested against it as one family
 PAIRED_ENTRIES = 20  # entries of a table that are compared each with each
-TRUST = ("reported", "rescored", "rerun")
 
 
 def board_document(

@@ -1,0 +1,1 @@
+"""Verbs of the command line that have a module of their own. Thin, as `harness.cli`."""
