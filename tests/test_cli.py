@@ -204,6 +204,9 @@ def test_a_run_is_scored_recorded_shown_and_compared_through_the_command_line(co
     assert command("leaderboard", "--verify").returncode == 0
     assert {name: (board / name).read_bytes() for name in files} == before
     assert "tiny-4" in before["README.md"].decode()
+    pictures = {f"shapes-{task}.webp" for task in ("classification", "detection", "segmentation", "vqa")}
+    for folder in (path.parent for path in board.rglob("record.json")):
+        assert {path.name for path in folder.iterdir()} == {"record.json", "statistics.npz", "gallery.json", *pictures}
 
     comparison = json.loads(command("compare", "tiny-4", "tiny-0", "--json").stdout)
     assert len(comparison["tasks"]) == 4

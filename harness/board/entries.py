@@ -6,6 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 from typing import Any
 
@@ -30,7 +31,7 @@ class Entry:
     records: tuple[Record, ...]
     problems: tuple[str, ...]
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, Column]:
         """For each card what its number can be compared with."""
         return {card: (card, protocol_hash(result.protocol)) for card, result in self.records[0].tasks.items()}

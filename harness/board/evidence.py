@@ -111,6 +111,7 @@ class Evidence:
         self._used: dict[str, Any] = {}
         self._results: dict[str, dict[str, Result]] = {}
         self._content: dict[str, str] = {}
+        self._names: dict[tuple[str, str], tuple[int, dict[str, Any], str]] = {}
         self._drawn: dict[tuple[str, str], dict[tuple[int, ...], NDArray[np.float64]]] = defaultdict(dict)
 
     def estimate(self, records: Sequence[Record], card: str) -> Estimate:
@@ -198,19 +199,12 @@ class Evidence:
         Raises:
             HarnessError: It is undefined, or statistics are missing.
         """
-        content = [
-            (
-                card,
-                [
-                    (record.seed, record.tasks[card].model_dump(include={"protocol", "statistics"}), self._hash(record))
-                    for record in records
-                ],
-            )
-            for card, records in shown
-        ]
+        content = [(card, [self._named(record, card) for record in records]) for card, records in shown]
         key = hashlib.sha256(orjson.dumps([VERSION, name, self.draws, self.seed, content])).hexdigest()
         try:
             outcome = kind.model_validate(self._known[key])
+            self._used[key] = self._known[key]
+            return outcome
         except (KeyError, ValidationError):
             try:
                 outcome = compute()
@@ -237,6 +231,13 @@ class Evidence:
         if len(self._results) > IN_MEMORY:
             del self._results[next(iter(self._results))]
         return results
+
+    def _named(self, record: Record, card: str) -> tuple[int, dict[str, Any], str]:
+        """All that an outcome depends on of one record and card."""
+        if (record.id, card) not in self._names:
+            named = record.tasks[card].model_dump(include={"protocol", "statistics"})
+            self._names[record.id, card] = (record.seed, named, self._hash(record))
+        return self._names[record.id, card]
 
     def _hash(self, record: Record) -> str:
         """SHA-256 of the statistics file as it is now: an outcome is never used for a file that changed."""
