@@ -9,14 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness.api import add_bundle as add_bundle
     from harness.api import analyze as analyze
+    from harness.api import bundle as bundle
     from harness.api import compare as compare
     from harness.api import leaderboard as leaderboard
+    from harness.api import rerun as rerun
     from harness.api import score as score
     from harness.api import submit as submit
     from harness.errors import HarnessError as HarnessError
 
-__all__ = ["HarnessError", "analyze", "compare", "leaderboard", "score", "submit"]
+__all__ = ["HarnessError", "add_bundle", "analyze", "bundle", "compare", "leaderboard", "rerun", "score", "submit"]
 
 
 def __getattr__(name: str) -> Any:

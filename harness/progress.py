@@ -21,6 +21,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from harness.board.text import printable
+
 LINE_EVERY = 15.0  # seconds between lines where there is no terminal
 # Times a second that bars are drawn: drawing takes milliseconds of Python, for which small networks have to wait.
 REFRESH = 2
@@ -64,7 +66,7 @@ class Reporter:
     def say(self, text: str) -> None:
         """One line; rich markup is not interpreted."""
         if not self.quiet:
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, label: str, total: int, start: int = 0) -> Iterator[Bar]:

@@ -278,3 +278,19 @@ def test_shipped_submissions_pass_the_json_schema_and_misspelt_ones_do_not() -> 
     raw = document()
     raw["trainning"] = {}
     assert not validator.is_valid(raw)
+
+
+def test_a_run_that_was_submitted_with_a_bundle_is_rescored_by_whoever_gets_it(
+    command: Command, tmp_path: Path
+) -> None:
+    submitted = command("submit", write(tmp_path / "a.yaml", document(0)), "--bundle", "a.zip", "--json")
+    assert submitted.returncode == 0, submitted.stderr
+    (record,) = json.loads(submitted.stdout)
+    added = command("leaderboard", "add", "a.zip", "--leaderboard", "theirs", "--json")
+    assert added.returncode == 0, added.stderr
+    outcome = json.loads(added.stdout)["a.zip"]
+    assert (outcome["problems"], outcome["notes"]) == ([], [])
+    (path,) = (tmp_path / "theirs").rglob("record.json")
+    stored = json.loads(path.read_text())
+    assert stored["trust"] == "rescored"
+    assert stored["tasks"] == record["tasks"]

@@ -52,3 +52,9 @@ def test_a_terminal_shows_the_run_a_row_for_each_task_and_bars_inside() -> None:
     with reporter.bar("another", 1) as bar:
         bar.advance()
     assert "another" in stream.getvalue()
+
+
+def test_what_a_strangers_record_says_moves_no_cursor_and_colours_nothing() -> None:
+    reporter, stream = shown(terminal=True)
+    reporter.say("note: \x1b[2J\x1b]0;title\x07\u202ewarning\x9b31m")
+    assert stream.getvalue() == "note: warning\n"

@@ -316,8 +316,8 @@ class Record(_Document):
                 raise ValueError(f"tasks.{card}.protocol.card: {result.protocol.card!r} must equal the key {card!r}")
         if self.rankable == bool(self.unrankable_because):
             raise ValueError("unrankable_because: must give a reason exactly when rankable is false")
-        if (self.trust == "rerun") != (self.rerun is not None):
-            raise ValueError("rerun: must be given exactly when trust is rerun")
+        if self.rerun is not None and self.trust != "rerun":
+            raise ValueError(f"rerun: is given, but trust is {self.trust!r}; leave it out, or set trust to 'rerun'")
         return self
 
     @property
