@@ -25,7 +25,7 @@ from harness.board.records import Cost, Provenance, Record, read_record, write_r
 from harness.data.loading import TaskData
 from harness.data.transforms import derive_seed
 from harness.gallery import Scored, make_gallery
-from harness.models.network import MultiTaskNetwork
+from harness.models.network import FOR_TRAINING, MultiTaskNetwork
 from harness.progress import Reporter
 from harness.run_data import Splits, build_network, cache_of, open_data, selection_data, shared_images, task_data
 from harness.scoring import score, task_result, unrankable_reasons
@@ -165,7 +165,7 @@ def _run(
         stages=trained["stages"],
         warnings=[*trained["warnings"], *shared_images(submission.cards(), splits), *_skipped(trained["skipped"])],
         cost=Cost(
-            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            parameters=sum(n for part, n in network.parameters_by_part().items() if part not in FOR_TRAINING),
             parameters_by_part=network.parameters_by_part(),
             macs=trained["macs"],
             train_seconds=trained["seconds"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 from harness import robustness
 from harness.errors import HarnessError
-from harness.models.network import MultiTaskNetwork
+from harness.models.network import FOR_TRAINING, MultiTaskNetwork
 from harness.models.placeholders import Adapter
 from harness.models.trunk import Trunk
 from harness.run_data import build_network, open_data, task_data
@@ -91,11 +91,15 @@ def _match(submission: Submission, control: Submission) -> dict[str, Any]:
             network = build_network(one, open_data(one))
         sides[side] = {
             "name": one.name,
-            "parameters": sum(network.parameters_by_part().values()),
-            "trainable": sum(network.parameters_by_part(trainable=True).values()),
+            "parameters": _sum(network.parameters_by_part()),
+            "trainable": _sum(network.parameters_by_part(trainable=True)),
             "macs": step_macs(one) * one.training.steps,
         }
     return sides
+
+
+def _sum(parts: Mapping[str, int]) -> int:
+    return sum(count for part, count in parts.items() if part not in FOR_TRAINING)
 
 
 def _stages(network: MultiTaskNetwork) -> list[dict[str, Any]]:

@@ -192,8 +192,9 @@ class Cost(_Document):
     """What the numbers cost.
 
     Attributes:
-        parameters: Trainable and frozen parameters of the whole network.
-        parameters_by_part: The same by part: backbone, placeholders, text, each head.
+        parameters: Trainable and frozen parameters of the network that is scored.
+        parameters_by_part: The same by part: backbone, placeholders, text, each head; also of what only training needs
+            (placeholder objectives, substitution), which the sum leaves out.
         macs: Multiply-accumulates per image, by task.
         train_seconds: Wall time of training, summed over resumed parts.
         evaluation_seconds: Wall time of prediction and scoring.

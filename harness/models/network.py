@@ -27,6 +27,7 @@ from harness.models.substitution import Substitution
 from harness.models.text import TextEncoder
 from harness.registry import look_up
 
+FOR_TRAINING = ("placeholder objectives", "substitution")  # parts that predictions do without
 PENALTY = "penalty"  # among the losses of `forward`: a term of the sharing architecture, already with its coefficient
 
 
