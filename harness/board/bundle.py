@@ -202,8 +202,8 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
 
 
 def submission_yaml(submission: Mapping[str, Any]) -> bytes:
-    """A record's submission as the YAML file that lies beside it in a bundle."""
-    text: str = yaml.safe_dump(dict(submission), sort_keys=False, allow_unicode=True)
+    """A record's submission as the YAML file beside it in a bundle; keys are sorted, as in what is stored."""
+    text: str = yaml.safe_dump(dict(submission), sort_keys=True, allow_unicode=True)
     return text.encode()
 
 
