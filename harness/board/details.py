@@ -56,7 +56,8 @@ def details(entry: Mapping[str, Any], records: Sequence[Record], board: Path) ->
         Plain JSON values.
     """
     first = records[0]
-    dumps = [record.model_dump(mode="json") for record in records]
+    # Without what is as in a record that says nothing of it: a new field changes no page until a record has it.
+    dumps = [record.model_dump(mode="json", exclude_defaults=True) for record in records]
     seeds = ",".join(str(seed) for seed in entry["seeds"])
     return {
         "seeds": entry["seeds"],
@@ -66,7 +67,7 @@ def details(entry: Mapping[str, Any], records: Sequence[Record], board: Path) ->
         "baselines": {"found": entry["baselines"], "missing": entry["baselines_missing"]},
         "tasks": [_task(card, task, dumps) for card, task in entry["tasks"].items()],
         "curves": _curves(records),
-        "cost": outline([dump["cost"] for dump in dumps]),
+        "cost": outline([dump.get("cost", {}) for dump in dumps]),
         "config": _yaml(first.submission) if first.submission is not None else "",
         "settings": _settings(first.submission or {}),
         "rerun": f"harness submit {first.name}.yaml --seeds {seeds}" if first.submission is not None else "",
