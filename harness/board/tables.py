@@ -170,11 +170,11 @@ def _strange_images(entries: Sequence[Entry], estimates: Mapping[str, Mapping[st
 
 def _rounded(value: Any) -> Any:
     """Numbers to 12 decimals: the last bits of a sum differ from machine to machine, the board should not."""
+    if isinstance(value, float):
+        return round(value, 12) + 0.0
     if isinstance(value, dict):
         return {key: _rounded(child) for key, child in value.items()}
-    if isinstance(value, list):
-        return [_rounded(child) for child in value]
-    return round(value, 12) + 0.0 if isinstance(value, float) else value
+    return [_rounded(child) for child in value] if isinstance(value, list) else value
 
 
 def _relative(message: str, board: Path) -> str:
