@@ -257,6 +257,7 @@ def study(
     seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds instead of the file's, e.g. 0,1,2.")] = None,
     overrides: SetOption = None,
     forecast: Annotated[bool, typer.Option("--forecast", help="Only tell what is missing and what it costs.")] = False,
+    only_report: Annotated[bool, typer.Option("--report", help="Only report what the records say so far.")] = False,
     launcher: LauncherOption = None,
     jobs: JobsOption = None,
     options: OptionsOption = None,
@@ -279,7 +280,9 @@ def study(
         reporter.say(sentence)
     if forecast:
         return
-    failed = studies.execute(prepared, launcher, jobs, options or [], leaderboard, runs, reporter)
+    failed = []
+    if not only_report:
+        failed = studies.execute(prepared, launcher, jobs, options or [], leaderboard, runs, reporter)
     report, written = studies.conclude(prepared, leaderboard)
     if as_json:
         print_json(report)

@@ -214,6 +214,11 @@ def test_a_study_runs_what_is_missing_and_writes_its_report(command: Command, tm
     assert done.stdout.startswith("tokens against plain: ")
     folder = tmp_path / "leaderboard" / "studies" / "tiny"
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    (folder / "report.md").unlink()
+    reported = command(*changed, "--seeds", "0,1", "--report")
+    assert reported.returncode == 0, reported.stderr
+    assert "2 done, 2 to do" in reported.stderr
+    assert "missing 1" in (folder / "report.md").read_text()
     assert set(before) == {"report.json", "report.md", "report.html"}
     again = command(*changed, "--launcher", "local")
     assert again.returncode == 0, again.stderr
