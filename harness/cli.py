@@ -287,8 +287,8 @@ def study(
     if as_json:
         print_json(report)
     else:
-        for verdict in report["verdicts"]:
-            print(verdict)
+        for sentence in [*(claim["sentence"] for claim in report["claims"]), *report["verdicts"]]:
+            print(sentence)
         Console(stderr=True).print(f"wrote {', '.join(map(str, written))}", highlight=False, markup=False)
     for sentence in failed:
         print(f"failed: {sentence}", file=sys.stderr)

@@ -67,7 +67,7 @@ def report(study: Study, arms: Mapping[str, Arm], board: Path, draws: int = 1000
         "interactions": answered(study.interactions, found, evidence),
         "arms": documents,
         "contrasts": contrasts,
-        "verdicts": [_words(name, references[name], contrasts) for name in references],
+        "verdicts": _verdicts(references, contrasts),
     }
 
 
@@ -144,10 +144,14 @@ def _against(ours: Sequence[Record], base: Sequence[Record], evidence: Evidence)
     return change.model_dump(exclude={"tasks"}) if change is not None else None
 
 
-def _words(name: str, reference: str, contrasts: Sequence[Mapping[str, Any]]) -> str:
-    own = [one for one in contrasts if one["arm"] == name]
-    if not own:
-        return f"{name}: nothing to compare with {reference} yet."
+def _verdicts(references: Mapping[str, str], contrasts: Sequence[Mapping[str, Any]]) -> list[str]:
+    own = {name: [one for one in contrasts if one["arm"] == name] for name in references}
+    sentences = [_words(name, references[name], found) for name, found in own.items() if found]
+    missing = [name for name, found in own.items() if not found]
+    return sentences + ([f"Nothing to compare yet: {', '.join(missing)}."] if missing else [])
+
+
+def _words(name: str, reference: str, own: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for verdict in ("better", "worse"):
         cards = [f"{one['card']} ({100 * one['difference']:+.1f} points)" for one in own if one["verdict"] == verdict]

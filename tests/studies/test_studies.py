@@ -159,7 +159,7 @@ def test_missing_seeds_are_told_and_left_out_on_both_sides(tmp_path: Path) -> No
     assert {tuple(one["seeds"]) for one in made["contrasts"]} == {(1,)}
     assert "One seed speaks of these trained weights" in made["verdicts"][0]
     empty = report(load_study(path), found, tmp_path / "nothing")
-    assert empty["verdicts"] == ["tokens: nothing to compare with plain yet."]
+    assert empty["verdicts"] == ["Nothing to compare yet: tokens."]
     assert "missing 0, 1" in markdown(empty)
     assert "missing 0, 1" in html(empty)
 
