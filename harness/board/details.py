@@ -16,7 +16,7 @@ import yaml
 from harness.board.curves import group, place
 from harness.board.gallery import SUFFIX, read_gallery
 from harness.board.records import Record
-from harness.board.text import duration, quantity
+from harness.board.text import duration, percent, quantity
 from harness.errors import HarnessError
 
 MAX_CURVES = 60  # learning curves per entry
@@ -145,14 +145,28 @@ def _task(card: str, task: Mapping[str, Any], dumps: Sequence[dict[str, Any]]) -
         "metrics": sorted(task["metrics"].items()),
         "classes": list(task["per_class"].items())[:MAX_CLASSES],
         "protocol": outline([task["protocol"]]),
-        "more": outline([_robustness(task)]) + outline(_without(own, _SHOWN_OF_TASK)),
+        "more": _robustness(task) + outline(_without(own, _SHOWN_OF_TASK)),
     }
 
 
-def _robustness(task: Mapping[str, Any]) -> dict[str, Any]:
-    """What corrupted images and training images said, in fractions; reported by the run, not recomputed."""
-    titles = {"robustness": "on corrupted images", "train_gap": "on training images"}
-    return {title: task[key] for key, title in titles.items() if task.get(key) is not None}
+def _robustness(task: Mapping[str, Any]) -> list[Row]:
+    """What corrupted images and training images said, in percent; reported by the run, not recomputed."""
+    rows: list[Row] = []
+    drop, gap = task.get("robustness"), task.get("train_gap")
+    if drop is not None:
+        rows.append(("drop on corrupted images", _interval(drop["drop"], drop), 0))
+        severities = "at severity " + ", ".join(map(str, drop["severities"]))
+        for kind, values in drop["values"].items():
+            rows.append((f"{_words(kind)} {severities}", ", ".join(percent(value) for value in values), 1))
+    if gap is not None:
+        rows.append((f"on {gap['images']:,} training images", percent(gap["value"]), 0))
+        rows.append(("train\u2212test gap", _interval(gap["gap"], gap), 0))
+    return rows
+
+
+def _interval(value: float | None, ends: Mapping[str, Any]) -> str:
+    known = ends["low"] is not None and ends["high"] is not None
+    return percent(value) + (f" ({percent(ends['low'])} to {percent(ends['high'])})" if known else "")
 
 
 def _packages(packages: Mapping[str, str]) -> list[Row]:

@@ -20,7 +20,7 @@ from harness.board.page import verify, write_board
 from harness.board.records import Cost, Record, hash_arrays, read_records, write_record
 from harness.errors import HarnessError
 
-GENERATED = ("README.md", "board.json", "index.html")
+GENERATED = ("README.md", "board.json", "index.html", "board.csv")
 
 
 def small_board(builder: Any, right: Any) -> None:

@@ -180,10 +180,14 @@ def test_pictures_that_are_not_those_of_the_manifest_are_not_shown_and_verifying
     assert verify(board) == []
 
 
-def test_a_rerun_replaces_the_pictures_with_the_record(suite: None, tmp_path: Path) -> None:
+def test_pictures_stay_with_the_same_numbers_and_go_with_others(suite: None, tmp_path: Path) -> None:
     board = tmp_path / "board"
     record_predictions("shapes-classification", labels_file(tmp_path / "labels.npz", {1}), "mine", 0, board)
     (record,) = read_records(board)
     arrays = {card: result.statistics for card, result in read_statistics(board, record).items()}
+    before = read_gallery(board, record)
     write_record(board, record, arrays)
-    assert read_gallery(board, record) is None
+    assert read_gallery(board, record) == before is not None
+    other = record.model_copy(update={"warnings": ["something else"]})
+    write_record(board, other, arrays, replace=True)
+    assert read_gallery(board, other) is None

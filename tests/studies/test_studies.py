@@ -229,6 +229,7 @@ def test_a_study_runs_what_is_missing_and_writes_its_report(command: Command, tm
     assert "did you mean 'steps'" in bad.stderr
 
 
+@pytest.mark.usefixtures("tiny_suite")
 def test_the_shipped_studies_are_valid() -> None:
     files = sorted((Path(__file__).parents[2] / "baselines" / "studies").glob("*.yaml"))
     assert files

@@ -28,7 +28,7 @@ class Toy(nn.Module):
         self.u = nn.Parameter(torch.tensor(2.0))
         self.register_buffer("seen", torch.zeros(()))
 
-    def forward(self, batches: Any, shares: Any = None) -> dict[str, Tensor]:
+    def forward(self, batches: Any, shares: Any = None, samples: Any = None) -> dict[str, Tensor]:
         self.seen += 1  # type: ignore[operator]
         return {"a": self.w**2 + (self.u - 1) ** 2, "b": (self.w - 3) ** 2}
 

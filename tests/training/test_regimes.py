@@ -191,17 +191,17 @@ def test_a_run_of_stages_is_scored_after_each_and_resumes_exactly(
     assert whole.cost.steps == 7
 
     taken = 0
-    honest = loop.differentiate
+    honest = loop.differentiate_with_adversary
 
-    def interrupted(*given: Any) -> Any:
+    def interrupted(*given: Any, **named: Any) -> Any:
         nonlocal taken
         taken += 1
         if taken == stop:
             raise KeyboardInterrupt
-        return honest(*given)
+        return honest(*given, **named)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "differentiate", interrupted)
+        patched.setattr(loop, "differentiate_with_adversary", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(one, 0, tmp_path / "resumed", tmp_path / "b", QUIET)
     again = run(one, 0, tmp_path / "resumed", tmp_path / "b", QUIET)
@@ -241,16 +241,17 @@ def test_single_task_steps_read_each_data_set_in_the_order_of_joint_training(tmp
     for name in ("joint", "continual"):
         one = submission(name, 2)
         taken: list[tuple[str, ...]] = []
-        honest = loop.differentiate
+        honest = loop.differentiate_with_adversary
 
         def noted(
-            model: Any, engine: Any, balancer: Any, batches: Any, *rest: Any, into: Any = taken, f: Any = honest
-        ) -> Any:
+            config: Any, model: Any, engine: Any, balancer: Any, batches: Any, *rest: Any,
+            into: Any = taken, f: Any = honest, **named: Any,
+        ) -> Any:  # fmt: skip
             into.extend(batch.ids for key, batch in sorted(batches.items()))
-            return f(model, engine, balancer, batches, *rest)
+            return f(config, model, engine, balancer, batches, *rest, **named)
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(loop, "differentiate", noted)
+            patched.setattr(loop, "differentiate_with_adversary", noted)
             run(one, 0, tmp_path / name, tmp_path / f"{name}-board", QUIET)
         seen[name] = taken
     assert sorted(seen["joint"]) == sorted(seen["continual"])

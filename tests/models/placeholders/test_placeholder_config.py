@@ -10,6 +10,8 @@ from tests_support import document
 from harness.listing import list_rows
 from harness.models.config import PlaceholderConfig
 from harness.submission import Submission
+from harness.training.placeholders.config import PlaceholderTrainingConfig
+from harness.training.placeholders.substitution import STRATEGIES
 
 SWITCHES: list[dict[str, Any]] = [
     {"kind": "random"},
@@ -102,7 +104,11 @@ def test_the_plain_network_is_the_same_whatever_its_tokens_would_have_been() -> 
 
 def test_every_key_is_listed_with_its_values_its_default_and_one_sentence() -> None:
     rows = {row["name"]: row for row in list_rows("placeholders")}
-    assert list(rows) == list(PlaceholderConfig.model_fields)
+    own = list(PlaceholderConfig.model_fields)
+    assert list(rows)[: len(own)] == own
+    beside = [f"training.placeholders.{name}" for name in PlaceholderTrainingConfig.model_fields]
+    assert list(rows)[len(own) : len(own) + len(beside)] == beside
+    assert list(rows)[len(own) + len(beside) :] == [f"substitution {name}" for name in STRATEGIES]
     assert all(row["about"].endswith(".") for row in rows.values())
     assert rows["mechanism"]["values"] == "exchange, prefix_shallow, prefix_deep"
     assert (rows["read"]["values"], rows["read"]["default"]) == ("true, false", "true")
