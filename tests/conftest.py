@@ -9,6 +9,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+# Tests run in as many processes as there are cores: with as many threads in each, they would wait for each other.
+# Before anything loads torch, and for the commands that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import yaml
 from tests_support import document
