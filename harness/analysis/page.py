@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.analysis import charts
 from harness.atomic import json_bytes, write_bytes
 from harness.board.charts import forest_bar, line_plot
-from harness.board.html import TEMPLATES
+from harness.board.templating import digest, environment, read
 from harness.board.text import DASH, percent, points, printable
 
 JSON, PAGE = "analysis.json", "analysis.html"
@@ -43,34 +40,29 @@ def document(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def html(report: Mapping[str, Any]) -> str:
     """The page; all text from outside is escaped, and nothing runs or is loaded."""
-    style = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("style.css", "analysis.css"))
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
-    )
-    environment.filters |= {"percent": percent, "points": points}
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    style = read("style.css", "analysis.css")
     names = list(report["tasks"])
-    return environment.get_template("analysis.html").render(
-        policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-        style=Markup(style),  # noqa: S704 - the package's own files
-        report=report,
-        names=names,
-        dependency=_dependency(report),
-        controls=_controls(report),
-        mass={
-            name: {site: charts.bars(one["mass"]) if one["mass"] else "" for site, one in sites.items()}
-            for name, sites in (report["attention"] or {}).items()
-        },
-        clouds=_clouds(report),
-        similarity=_similarity(report, names),
-        gradients=_gradients(report, names),
-        affinity=_affinity(report, names),
-        interaction=_interaction(report),
+    return (
+        environment()
+        .get_template("analysis.html")
+        .render(
+            policy=f"default-src 'none'; img-src data:; style-src '{digest(style)}'; "
+            "base-uri 'none'; form-action 'none'",
+            style=Markup(style),  # noqa: S704 - the package's own files
+            report=report,
+            names=names,
+            dependency=_dependency(report),
+            controls=_controls(report),
+            mass={
+                name: {site: charts.bars(one["mass"]) if one["mass"] else "" for site, one in sites.items()}
+                for name, sites in (report["attention"] or {}).items()
+            },
+            clouds=_clouds(report),
+            similarity=_similarity(report, names),
+            gradients=_gradients(report, names),
+            affinity=_affinity(report, names),
+            interaction=_interaction(report),
+        )
     )
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.atomic import json_bytes, write_bytes
 from harness.board import charts
-from harness.board.html import TEMPLATES
-from harness.board.text import duration, percent, points, printable, quantity, safe_markdown
+from harness.board.templating import digest, environment, read
+from harness.board.text import duration, percent, points, quantity, safe_markdown
 
 
 def write(report: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -96,16 +93,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 def html(report: Mapping[str, Any]) -> str:
     """The report as one page that needs no network; all text from outside is escaped."""
-    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
-    )
-    environment.filters |= {"percent": percent, "duration": duration, "quantity": quantity, "points": points}
+    style = read("style.css")
     cards = _cards(report)
     scales = {
         card: (
@@ -125,30 +113,36 @@ def html(report: Mapping[str, Any]) -> str:
         default=0.0,
     )
     furthest = max((max(abs(one["low"]), abs(one["high"])) for one in report["interactions"]), default=0.0)
-    return environment.get_template("study.html").render(
-        policy=f"default-src 'none'; style-src '{_digest(style)}'; base-uri 'none'; form-action 'none'",
-        style=Markup(style),  # noqa: S704 - the package's own file
-        report=report,
-        cards=cards,
-        claims=[
-            {**claim, "tasks": [_with_bars(task, widest) for task in claim["tasks"]]} for claim in report["claims"]
-        ],
-        arms=[
-            {
-                **arm,
-                "bars": {
-                    card: charts.interval_bar(task["value"], task["low"], task["high"], scales[card])
-                    for card, task in arm["tasks"].items()
-                },
-                "changes": [
-                    (arm[key], charts.relative_bar(arm[key], reach) if arm[key] else "")
-                    for key in ("delta_m", "delta_m_single")
-                ],
-            }
-            for arm in report["arms"]
-        ],
-        interactions=[one | {"bar": _forest(one, furthest, one["verdict"])} for one in report["interactions"]],
-        contrasts=[one | {"bar": _forest(one, extents[one["card"]], one["verdict"])} for one in report["contrasts"]],
+    return (
+        environment()
+        .get_template("study.html")
+        .render(
+            policy=f"default-src 'none'; style-src '{digest(style)}'; base-uri 'none'; form-action 'none'",
+            style=Markup(style),  # noqa: S704 - the package's own file
+            report=report,
+            cards=cards,
+            claims=[
+                {**claim, "tasks": [_with_bars(task, widest) for task in claim["tasks"]]} for claim in report["claims"]
+            ],
+            arms=[
+                {
+                    **arm,
+                    "bars": {
+                        card: charts.interval_bar(task["value"], task["low"], task["high"], scales[card])
+                        for card, task in arm["tasks"].items()
+                    },
+                    "changes": [
+                        (arm[key], charts.relative_bar(arm[key], reach) if arm[key] else "")
+                        for key in ("delta_m", "delta_m_single")
+                    ],
+                }
+                for arm in report["arms"]
+            ],
+            interactions=[one | {"bar": _forest(one, furthest, one["verdict"])} for one in report["interactions"]],
+            contrasts=[
+                one | {"bar": _forest(one, extents[one["card"]], one["verdict"])} for one in report["contrasts"]
+            ],
+        )
     )
 
 
@@ -200,7 +194,3 @@ def _seeds(arm: Mapping[str, Any]) -> str:
     if arm["stopped"]:
         return f"{text} (stopped: the others would hardly change what is said)"
     return f"{text} (missing {', '.join(map(str, arm['missing_seeds']))})" if arm["missing_seeds"] else text
-
-
-def _digest(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
