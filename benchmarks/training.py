@@ -37,6 +37,7 @@ from harness.progress import Reporter
 from harness.run_data import Splits, build_network, open_data, task_data
 from harness.submission import Submission, load_submission
 from harness.training.engine import Engine
+from harness.training.heap import keep_freed_memory
 from harness.training.loop import seed_everything, train
 from harness.training.optimization import build_optimizer, learning_rate
 
@@ -70,6 +71,7 @@ def main() -> None:
     if given.alone:
         print(json.dumps(alone(given.alone[0], int(given.alone[1]))))
         return
+    keep_freed_memory()  # as training does: for both sides of every comparison
     overhead(given.rounds, given.steps)
     shared_images(given.rounds, given.steps)
     if find_spec("LibMTL"):

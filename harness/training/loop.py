@@ -26,6 +26,7 @@ from harness.training.compiling import as_written, compiled
 from harness.training.engine import Engine
 from harness.training.finite import any_process, gradient_norm, require_finite, require_finite_gradient
 from harness.training.gate_curves import GateCurves, reach
+from harness.training.heap import keep_freed_memory
 from harness.training.measuring import Measure
 from harness.training.meters import Meters
 from harness.training.optimization import build_optimizer, learning_rate
@@ -92,6 +93,7 @@ def train(
         HarnessError: A loss or gradient is not finite, or an image cannot be read.
         KeyboardInterrupt: Ctrl-C or a termination signal came; the work so far is in the checkpoint.
     """
+    keep_freed_memory()
     config = submission.training
     planned = plan(submission, data)
     steps = planned.steps
