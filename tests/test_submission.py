@@ -33,6 +33,8 @@ def fingerprint(**changes: Any) -> str:
         {"seeds": [4, 5]},
         {"tracking": {"wandb": "offline"}},
         {"training__checkpoint_every": 7},
+        {"training__checkpoints_kept": 3},
+        {"training__gradient_checkpointing": True},
         {"training__workers": 1},
         {"model__placeholders": document()["model"]["placeholders"] | {"stages": 2}},  # the default, written out
     ],

@@ -15,13 +15,13 @@ import torch
 from harness.atomic import write_bytes
 
 NEWEST = "checkpoint.pt"
-PREVIOUS = "checkpoint.previous.pt"
+PREVIOUS = "checkpoint.previous.pt"  # and checkpoint.previous-2.pt and so on, the higher the older
 DAMAGED = "checkpoint.damaged.pt"
 _NEXT = "checkpoint.next.pt"
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint beside the previous one.
+    """Write a checkpoint beside the previous ones.
 
     Args:
         folder: The run's folder.
@@ -33,11 +33,19 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_bytes(folder / _NEXT, buffer.getvalue())
-    # From here on only names change: a good copy is under one of the three at any moment.
-    newest = folder / NEWEST
-    if newest.exists():
-        newest.replace(folder / PREVIOUS)
-    (folder / _NEXT).replace(newest)
+    # From here on only names change, the oldest one's first: each copy is under one of the names at any moment.
+    there = 0
+    while (folder / _name(there)).exists():
+        there += 1
+    for age in range(there, 0, -1):
+        (folder / _name(age - 1)).replace(folder / _name(age))
+    (folder / _NEXT).replace(folder / NEWEST)
+
+
+def thin(folder: Path, kept: int) -> None:
+    """Delete all checkpoints but the newest `kept`."""
+    for path in _oldest_last(folder)[kept:]:
+        path.unlink()
 
 
 def load(folder: Path) -> dict[str, Any] | None:
@@ -45,8 +53,7 @@ def load(folder: Path) -> dict[str, Any] | None:
 
     A damaged one is set aside, so that it never takes the place of a good one, and there is a warning.
     """
-    for name in (_NEXT, NEWEST, PREVIOUS):
-        path = folder / name
+    for path in (folder / _NEXT, *_oldest_last(folder)):
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
@@ -61,8 +68,19 @@ def load(folder: Path) -> dict[str, Any] | None:
 
 def remove(folder: Path) -> None:
     """Delete the checkpoints of a run that needs them no more."""
-    for name in (_NEXT, NEWEST, PREVIOUS, DAMAGED):
+    thin(folder, 0)
+    for name in (_NEXT, DAMAGED):
         (folder / name).unlink(missing_ok=True)
+
+
+def _name(age: int) -> str:
+    return (NEWEST, PREVIOUS)[age] if age < 2 else f"checkpoint.previous-{age}.pt"
+
+
+def _oldest_last(folder: Path) -> list[Path]:
+    older = folder.glob("checkpoint.previous-*.pt")
+    ages = sorted(int(number) for path in older if (number := path.stem.partition("-")[2]).isdecimal())
+    return [path for age in (0, 1, *ages) if (path := folder / _name(age)).exists()]
 
 
 def random_states() -> dict[str, Any]:

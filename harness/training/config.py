@@ -16,6 +16,8 @@ from harness.training.placeholders.config import PlaceholderTrainingConfig
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 _ORDERED = ("continual", "sequential", "curriculum")
+_SAME_RESULT = {"checkpoint_every", "checkpoints_kept", "gradient_checkpointing", "workers", "log_gradients"}
+_SAME_RESULT |= {"log_affinity"}
 _ONLY_OF_SCHEDULE = {"milestones": "step", "factor": "step", "power": "poly"}
 
 
@@ -125,11 +127,15 @@ class TrainingConfig(Section):
         max_minutes: End training after so much time, all parts of an interrupted run together; None means no limit.
             The learning rate follows `steps` all the same.
         compile: Compile the part that all tasks share with torch.compile. Results differ in the last digits.
+        gradient_checkpointing: Keep only what goes into each stage of a backbone and compute the stage again when
+            gradients come back: less memory for about a third more time. Does not change the result.
         precision: ``32``, or mixed ``bf16`` or ``16`` (GPUs only).
         workers: Loader processes per task; 0 loads in the training process.
         on_bad_image: What to do with a training image that cannot be read: ``stop``, or ``skip`` it, take the next one
             and say so in the record. Images to be scored are never skipped.
         checkpoint_every: Steps between checkpoints. Does not change the result.
+        checkpoints_kept: How many of them stay until the run is done, from the newest on: should one be damaged, the
+            next older one is taken. Does not change the result.
         log_every: Steps between points of the learning curves.
         log_gradients: Steps between points with the cosines of the tasks' gradients, which cost a backward pass per
             task; None means none, but methods that have these gradients anyway show them at every point. Does not
@@ -151,20 +157,28 @@ class TrainingConfig(Section):
     selection: SelectionConfig | None = None
     max_minutes: float | None = Field(default=None, gt=0)
     compile: bool = False
+    gradient_checkpointing: bool = False
     precision: Literal["32", "bf16", "16"] = "32"
     workers: int = Field(default=0, ge=0, le=64)
     on_bad_image: Literal["stop", "skip"] = "stop"
     checkpoint_every: int = Field(default=100, ge=1)
+    checkpoints_kept: int = Field(default=2, ge=1)
     log_every: int = Field(default=25, ge=1)
     log_gradients: int | None = Field(default=None, ge=1)
     log_affinity: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _compiled_or_recomputed(self) -> TrainingConfig:
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError("gradient_checkpointing does not go with compile: true; leave one of them out")
+        return self
 
     def science(self) -> dict[str, Any]:
         """What a run's result depends on, as plain JSON values, without what is switched off.
 
         What is off is left out, so that a key which is added later changes no fingerprint.
         """
-        content = self.model_dump(mode="json", exclude={"checkpoint_every", "workers", "log_gradients", "log_affinity"})
+        content = self.model_dump(mode="json", exclude=_SAME_RESULT)
         for key in ("accumulation", "ema", "selection", "max_minutes", "compile"):
             if getattr(self, key) == type(self).model_fields[key].default:
                 del content[key]

@@ -36,6 +36,7 @@ from harness.training.placeholders.feeding import SampleFeed
 from harness.training.placeholders.starting import begin_tokens
 from harness.training.placeholders.substitution.controller import substitute
 from harness.training.planning import plan
+from harness.training.recomputing import recomputing
 from harness.training.resuming import Resumable
 from harness.training.selection import Selection
 from harness.training.signals import stop_signals
@@ -118,7 +119,7 @@ def train(
     if config.selection is not None and selection_data is not None:
         selection = Selection(config.selection, measure(selection_data, "selection"), engine, reporter)
     stages = measure(evaluation_data, "stages") if evaluation_data is not None else None
-    run = Resumable(network, balancer, optimizer, engine, average, selection, substituting)
+    run = Resumable(network, balancer, optimizer, engine, average, selection, substituting, config.checkpoints_kept)
     progress = run.resume(folder, reporter)
     if not progress.step:
         begin_tokens(network, engine, data)
@@ -138,6 +139,7 @@ def train(
     with (
         stop_signals() as stopped,
         compiled(network, config.compile, several),
+        recomputing(network, config.gradient_checkpointing),
         reporter.bar("training", steps, progress.step) as bar,
     ):
         meters = Meters(engine, progress)

@@ -27,6 +27,7 @@ class Resumable:
         average: Of the weights, if there is one.
         selection: Of the weights, if there is one.
         substituting: What stands for a task's features, if anything does.
+        kept: How many checkpoints stay.
     """
 
     def __init__(
@@ -38,11 +39,12 @@ class Resumable:
         average: WeightAverage | None,
         selection: Selection | None,
         substituting: Substituting | None = None,
+        kept: int = 2,
     ) -> None:
         self._parts = {"network": network, "balancer": balancer, "optimizer": optimizer}
         if substituting is not None:
             self._parts["substituting"] = substituting
-        self._engine, self._average, self._selection = engine, average, selection
+        self._engine, self._average, self._selection, self._kept = engine, average, selection, kept
 
     def keep(self, folder: Path, progress: Progress) -> None:
         """Write a checkpoint. All processes."""
@@ -56,6 +58,7 @@ class Resumable:
         if self._selection is not None:
             state["best"] = self._selection.best
         checkpoints.save(folder, state)
+        checkpoints.thin(folder, self._kept)
 
     def resume(self, folder: Path, reporter: Reporter) -> Progress:
         """Take up the newest checkpoint, if there is one. All processes."""

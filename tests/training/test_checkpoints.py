@@ -29,6 +29,20 @@ def test_the_newest_checkpoint_is_loaded(tmp_path: Path) -> None:
     assert step_of(tmp_path) == 3
 
 
+@pytest.mark.parametrize("kept", [1, 2, 4])
+def test_as_many_checkpoints_stay_as_are_asked_for_and_the_newest_good_one_is_taken(tmp_path: Path, kept: int) -> None:
+    for step in range(1, 8):
+        checkpoints.save(tmp_path, {"step": step})
+        checkpoints.thin(tmp_path, kept)
+        assert len(list(tmp_path.iterdir())) == min(step, kept)
+    found = []
+    while (step := step_of(tmp_path)) is not None:
+        found.append(step)
+        newest = next(path for path in tmp_path.glob("checkpoint*") if torch.load(path)["step"] == step)
+        newest.unlink()
+    assert found == list(range(7, 7 - kept, -1))
+
+
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path: Path, damage: bytes | None) -> None:
     checkpoints.save(tmp_path, {"step": 1, "weights": torch.ones(1000)})
@@ -63,7 +77,7 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_the_good_one(
     assert step_of(tmp_path) == 3
 
 
-@pytest.mark.parametrize("done", [1, 2, 3])
+@pytest.mark.parametrize("done", [1, 2, 3, 4])
 def test_a_kill_after_any_renaming_leaves_the_checkpoint_that_was_written_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
 ) -> None:

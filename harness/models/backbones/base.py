@@ -170,6 +170,11 @@ class ImageBackbone(nn.Module):
         """Whether a body's outputs depend on nothing but pixels: it is frozen, and no token comes into it."""
         return self._frozen and not self.sites
 
+    @property
+    def told_inside(self) -> bool:
+        """Whether blocks read, while they run, what a forward pass says of the tokens in their sequence."""
+        return self._prefix is not None and self._prefix.tells
+
     def remember(self, limit: int) -> None:
         """Take features of a body that rests from a memory of `limit` bytes from now on, in training and evaluation."""
         self._memory = FeatureMemory(self.body, limit) if self.rests else None

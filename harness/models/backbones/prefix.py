@@ -31,6 +31,7 @@ class Prefix:
 
     Attributes:
         maskable: Whether all blocks take one.
+        tells: Whether modules inside the blocks are told of the tokens during a forward pass: rotary positions, masks.
     """
 
     def __init__(self, body: nn.Module, blocks: Sequence[str], existing: int, deep: bool, masked: bool = False) -> None:
@@ -46,6 +47,7 @@ class Prefix:
             module.register_forward_pre_hook(self._insert(name)) for name, module in zip(blocks, first, strict=False)
         ]
         self.maskable = all(_masking(block) for block in modules)
+        self.tells = masked or bool(self._rotary)
         self._handles += [
             part.register_forward_pre_hook(self._mask, with_kwargs=True)
             for block in (modules if masked else ())
