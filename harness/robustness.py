@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import shutil
 from collections.abc import Callable, Mapping
@@ -181,8 +182,15 @@ def _robustness(clean: Result, files: list[Path], config: CorruptionsConfig) -> 
 def _gap(clean: Result, file: Path) -> TrainGap:
     seen = _read(type(clean), file)
     gap = train_gap(seen, clean)
-    value = float(seen.reduce()[seen.main])
-    return TrainGap(images=len(seen.ids), value=value, gap=gap.estimate, low=gap.low, high=gap.high)
+    return TrainGap(
+        images=len(seen.ids),
+        value=float(seen.reduce()[seen.main]),
+        gap=gap.gap,
+        low=gap.interval.low,
+        high=gap.interval.high,
+        chosen=hashlib.sha256("\n".join(map(str, seen.ids)).encode()).hexdigest(),
+        draws=[round(float(value), 9) for value in gap.draws],
+    )
 
 
 def _read(kind: type[Result], file: Path) -> Result:

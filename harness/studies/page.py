@@ -12,6 +12,7 @@ from harness.atomic import json_bytes, write_bytes
 from harness.board import charts
 from harness.board.templating import digest, environment, read
 from harness.board.text import duration, percent, points, quantity, safe_markdown
+from harness.studies import robustness_page
 
 
 def write(report: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -88,7 +89,8 @@ def markdown(report: Mapping[str, Any]) -> str:
                 " ".join(points(value, 1) for value in one["by_seed"]),
             ]
         )
-    return "\n".join(lines) + "\n"
+    lines += ["", *robustness_page.markdown(report)]
+    return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def html(report: Mapping[str, Any]) -> str:
@@ -120,6 +122,7 @@ def html(report: Mapping[str, Any]) -> str:
             policy=f"default-src 'none'; style-src '{digest(style)}'; base-uri 'none'; form-action 'none'",
             style=Markup(style),  # noqa: S704 - the package's own file
             report=report,
+            robustness=robustness_page.tables(report),
             cards=cards,
             claims=[
                 {**claim, "tasks": [_with_bars(task, widest) for task in claim["tasks"]]} for claim in report["claims"]

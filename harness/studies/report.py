@@ -15,6 +15,7 @@ from harness.board.text import percent
 from harness.studies.claims import judged
 from harness.studies.contrasts import SIGNIFICANCE, compared, corrected, records_of, value
 from harness.studies.interactions import answered
+from harness.studies.robustness import robustness
 from harness.studies.spec import Arm, Study
 from harness.studies.stopping import chances_of_change, settled
 
@@ -67,6 +68,7 @@ def report(study: Study, arms: Mapping[str, Arm], board: Path, draws: int = 1000
         "interactions": answered(study.interactions, found, evidence),
         "arms": documents,
         "contrasts": contrasts,
+        "robustness": robustness(references, found),
         "verdicts": _verdicts(references, contrasts),
     }
 
