@@ -67,10 +67,11 @@ def measure(
         name = task.dataset
         # Images that are read once each would only fill the memory of features.
         data = remember(network, engine, evaluation_data(name), "none", reporter)
-        if asked.corruptions is not None:
-            files = stage.corrupted(name, data, asked.corruptions)
+        corruptions = None if asked.corruptions is None else asked.corruptions.on(data.adapter.task)
+        if corruptions is not None:
+            files = stage.corrupted(name, data, corruptions)
             if engine.main:
-                found[name]["robustness"] = _robustness(clean[name], files, asked.corruptions)
+                found[name]["robustness"] = _robustness(clean[name], files, corruptions)
         if asked.train_gap is not None:
             images = cache_of(task, splits.train[name], engine, reporter, submission.training.workers)
             seen = task_data(submission, seed, splits, name, True, images).picked(asked.train_gap)
@@ -84,8 +85,17 @@ def check(submission: Submission, splits: Splits) -> None:
     """See to it before training that what is asked for can be scored after it.
 
     Raises:
-        HarnessError: There are fewer training images than are to be scored, or their ground truth is not valid.
+        HarnessError: There are fewer training images than are to be scored, or their ground truth is not valid; or a
+            task has places to be found, and nothing but what carries things away is asked for.
     """
+    corruptions = submission.evaluation.corruptions
+    for task in submission.tasks if corruptions is not None else ():
+        kind = splits.evaluation[task.dataset].task
+        if corruptions is not None and corruptions.on(kind) is None:
+            raise HarnessError(
+                f"evaluation.corruptions.kinds: {list(corruptions.kinds)} leaves nothing for {task.dataset} ({kind}):"
+                " its targets would have to move with what is in the image; add another kind, e.g. glass_blur"
+            )
     wanted = submission.evaluation.train_gap
     for task in submission.tasks if wanted is not None else ():
         count = len(task_data(submission, 0, splits, task.dataset, training=True))

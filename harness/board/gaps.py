@@ -1,4 +1,4 @@
-"""What records say about training images: the gap between these and the evaluation split, per entry and side by side."""
+"""What records say about training images: the gap to the evaluation split, per entry and two entries side by side."""
 
 from __future__ import annotations
 
