@@ -11,7 +11,7 @@ from harness.board.entries import Entry, entries_of
 from harness.board.evidence import Evidence
 from harness.board.records import Record, read_records
 from harness.board.relative import against_single_tasks, relative_change, single_task_entries
-from harness.board.text import percent
+from harness.board.text import percent, points
 from harness.studies.claims import judged
 from harness.studies.contrasts import SIGNIFICANCE, compared, corrected, records_of, value
 from harness.studies.interactions import answered
@@ -156,15 +156,16 @@ def _verdicts(references: Mapping[str, str], contrasts: Sequence[Mapping[str, An
 def _words(name: str, reference: str, own: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for verdict in ("better", "worse"):
-        cards = [f"{one['card']} ({100 * one['difference']:+.1f} points)" for one in own if one["verdict"] == verdict]
+        cards = [f"{one['card']} ({points(one['difference'], 1)} points)" for one in own if one["verdict"] == verdict]
         if cards:
             parts.append(f"{verdict} on {', '.join(cards)}")
-    open_ = [f"{one['card']} ({percent(one['detectable'], 1)})" for one in own if one["verdict"] == "not told apart"]
+    open_ = [
+        f"{one['card']} ({points(one['difference'], 1)}, detectable {percent(one['detectable'], 1)})"
+        for one in own
+        if one["verdict"] == "not told apart"
+    ]
     if open_:
-        parts.append(
-            f"not told apart on {', '.join(open_)}; in brackets the difference in points that would have been seen"
-            " with 80% power"
-        )
+        parts.append(f"not told apart on {', '.join(open_)}")
     sentence = f"{name} against {reference}: {'; '.join(parts)}."
     seeds = len(own[0]["seeds"])
     return sentence if seeds > 1 else f"{sentence} One seed speaks of these trained weights, not of the method."
