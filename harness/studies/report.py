@@ -159,13 +159,14 @@ def _words(name: str, reference: str, own: Sequence[Mapping[str, Any]]) -> str:
         cards = [f"{one['card']} ({points(one['difference'], 1)} points)" for one in own if one["verdict"] == verdict]
         if cards:
             parts.append(f"{verdict} on {', '.join(cards)}")
-    open_ = [
-        f"{one['card']} ({points(one['difference'], 1)}, detectable {percent(one['detectable'], 1)})"
-        for one in own
-        if one["verdict"] == "not told apart"
-    ]
+    open_ = [f"{one['card']} ({_size(one)})" for one in own if one["verdict"] == "not told apart"]
     if open_:
         parts.append(f"not told apart on {', '.join(open_)}")
     sentence = f"{name} against {reference}: {'; '.join(parts)}."
     seeds = len(own[0]["seeds"])
     return sentence if seeds > 1 else f"{sentence} One seed speaks of these trained weights, not of the method."
+
+
+def _size(one: Mapping[str, Any]) -> str:
+    difference = points(one["difference"], 1)
+    return difference if one["detectable"] is None else f"{difference}, detectable {percent(one['detectable'], 1)}"
