@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import shutil
 from collections.abc import Callable, Mapping
@@ -66,10 +67,11 @@ def measure(
         name = task.dataset
         # Images that are read once each would only fill the memory of features.
         data = remember(network, engine, evaluation_data(name), "none", reporter)
-        if asked.corruptions is not None:
-            files = stage.corrupted(name, data, asked.corruptions)
+        corruptions = None if asked.corruptions is None else asked.corruptions.on(data.adapter.task)
+        if corruptions is not None:
+            files = stage.corrupted(name, data, corruptions)
             if engine.main:
-                found[name]["robustness"] = _robustness(clean[name], files, asked.corruptions)
+                found[name]["robustness"] = _robustness(clean[name], files, corruptions)
         if asked.train_gap is not None:
             images = cache_of(task, splits.train[name], engine, reporter, submission.training.workers)
             seen = task_data(submission, seed, splits, name, True, images).picked(asked.train_gap)
@@ -83,8 +85,17 @@ def check(submission: Submission, splits: Splits) -> None:
     """See to it before training that what is asked for can be scored after it.
 
     Raises:
-        HarnessError: There are fewer training images than are to be scored, or their ground truth is not valid.
+        HarnessError: There are fewer training images than are to be scored, or their ground truth is not valid; or a
+            task has places to be found, and nothing but what carries things away is asked for.
     """
+    corruptions = submission.evaluation.corruptions
+    for task in submission.tasks if corruptions is not None else ():
+        kind = splits.evaluation[task.dataset].task
+        if corruptions is not None and corruptions.on(kind) is None:
+            raise HarnessError(
+                f"evaluation.corruptions.kinds: {list(corruptions.kinds)} leaves nothing for {task.dataset} ({kind}):"
+                " its targets would have to move with what is in the image; add another kind, e.g. glass_blur"
+            )
     wanted = submission.evaluation.train_gap
     for task in submission.tasks if wanted is not None else ():
         count = len(task_data(submission, 0, splits, task.dataset, training=True))
@@ -181,8 +192,15 @@ def _robustness(clean: Result, files: list[Path], config: CorruptionsConfig) -> 
 def _gap(clean: Result, file: Path) -> TrainGap:
     seen = _read(type(clean), file)
     gap = train_gap(seen, clean)
-    value = float(seen.reduce()[seen.main])
-    return TrainGap(images=len(seen.ids), value=value, gap=gap.estimate, low=gap.low, high=gap.high)
+    return TrainGap(
+        images=len(seen.ids),
+        value=float(seen.reduce()[seen.main]),
+        gap=gap.gap,
+        low=gap.interval.low,
+        high=gap.interval.high,
+        chosen=hashlib.sha256("\n".join(map(str, seen.ids)).encode()).hexdigest(),
+        draws=[round(float(value), 9) for value in gap.draws],
+    )
 
 
 def _read(kind: type[Result], file: Path) -> Result:

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from harness.atomic import write_text
+from harness.models.config import HeadsConfig
 from harness.submission import Submission
 
 
@@ -31,7 +32,12 @@ def single_task(submission: Submission, dataset: str, tokens: bool = False) -> S
     model, training = content["model"], content["training"]
     if not (tokens and submission.model.placeholders.count):
         model |= {"placeholders": {"count": 0}}
-    model |= {"sharing": {"name": "hard"}, "heads": {kind: model["heads"][kind]}}
+    heads = {kind: model["heads"][kind]}
+    if kind != "vqa" and HeadsConfig().vqa.stride not in model["neck"]["strides"]:
+        heads["vqa"] = {
+            "stride": model["neck"]["strides"][0]
+        }  # there is no such head, and its default must not be wrong
+    model |= {"sharing": {"name": "hard"}, "heads": heads}
     training |= {"regime": {"name": "joint"}, "balancing": {"name": "equal"}}
     training["placeholders"] = {}
     backbone = submission.model.backbone.name.split("/")[-1]

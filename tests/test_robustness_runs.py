@@ -23,7 +23,7 @@ from harness.submission import Submission
 from harness.validation import check
 
 QUIET = Reporter(quiet=True)
-ASKED = {"corruptions": {"kinds": ["fog", "contrast"], "severities": [1, 5]}, "train_gap": 10}
+ASKED = {"corruptions": {"kinds": ["fog", "contrast", "elastic_transform"], "severities": [1, 5]}, "train_gap": 10}
 
 
 def raw(**evaluation: Any) -> dict[str, Any]:
@@ -68,7 +68,9 @@ def test_training_and_clean_scores_are_those_without_and_a_finished_run_lends_it
         bare = task.model_copy(update={"robustness": None, "train_gap": None})
         assert bare == plain.tasks[name]
         assert task.robustness is not None
-        assert task.robustness.kinds == ["fog", "contrast"]
+        # Boxes and label maps stay, so nothing is carried away from them.
+        carried = ["elastic_transform"] if task.task in ("classification", "vqa") else []
+        assert task.robustness.kinds == ["fog", "contrast", *carried]
         assert task.train_gap is not None
         assert task.train_gap.images == 10
     changed = {value for task in own.tasks.values() for row in task.robustness.values.values() for value in row}  # type: ignore[union-attr]
@@ -98,6 +100,9 @@ def test_what_cannot_be_scored_is_refused_before_training(tmp_path: Path) -> Non
         with pytest.raises(HarnessError, match="train_gap: 25, but shapes-classification is trained on 24 images"):
             refuse()
     assert not (tmp_path / "runs").exists()
+    path.write_text(yaml.safe_dump(raw(corruptions={"kinds": ["elastic_transform"]})))
+    with pytest.raises(HarnessError, match=r"leaves nothing for shapes-detection \(detection\)"):
+        check(path)
     content = raw(train_gap=5)
     content["training"]["on_bad_image"] = "skip"
     with pytest.raises(ValueError, match="train_gap"):

@@ -68,6 +68,14 @@ def test_another_tasks_head_does_not_change_a_baseline() -> None:
     assert {name for name in found if found[name] != other[name]} == {"shapes-detection"}
 
 
+def test_a_pyramid_without_the_level_that_vqa_reads_by_default_has_baselines_too() -> None:
+    raw = document()
+    raw["model"]["neck"]["strides"] = [16]
+    raw["model"]["heads"]["vqa"]["stride"] = 16
+    one = Submission.model_validate(raw)
+    assert set(fingerprints(one)) == {task.dataset for task in one.tasks}
+
+
 def test_one_task_has_no_baselines(tmp_path: Path) -> None:
     raw = document()
     raw["tasks"] = raw["tasks"][:1]

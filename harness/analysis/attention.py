@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from harness.models.network import MultiTaskNetwork
 from harness.models.placeholders import ExchangeSite
 
+_MEANS = ("read_entropy", "write_entropy", "written", "to_tokens", "even")
+
 
 @dataclass
 class Look:
@@ -25,6 +27,9 @@ class Look:
         write: float [B, heads, N, K], each feature over the tokens; rows sum to 1. None where nothing is written.
         padding: bool [B, N], True at features that are padding, or None.
         share: float [B, N], length of what is written relative to that of the feature; None as `write`.
+        total: float [B, heads, N], how much of its attention each feature gives to tokens; None at exchange sites,
+            where there is nothing else to give it to.
+        even: float [B, heads, N], what `total` would be if every feature and token got the same; None as `total`.
     """
 
     site: str
@@ -32,6 +37,8 @@ class Look:
     write: Tensor | None
     padding: Tensor | None
     share: Tensor | None
+    total: Tensor | None = None
+    even: Tensor | None = None
 
 
 @contextmanager
@@ -155,7 +162,11 @@ class Summary:
             sums.mass = _added(sums.mass, mass.double().sum(0).cpu())
         if look.share is not None:
             values["written"] = _over_features(look.share, look.padding)
-        if look.read is None and look.write is None:
+        for name, part in (("to_tokens", look.total), ("even", look.even)):
+            if part is not None:
+                count = len(part)
+                values[name] = _over_features(part.mean(1), look.padding)
+        if look.read is None and look.write is None and look.total is None:
             return
         sums.samples += count
         for name, value in values.items():
@@ -167,12 +178,14 @@ class Summary:
 
         Returns:
             ``read_entropy`` and ``write_entropy`` in [0, 1], ``written`` (length of what is written relative to the
-            feature's), ``mass`` (K numbers: the share of what features look at that each token gets; they sum to 1) and
-            ``token_entropy`` (K numbers: `read_entropy` of each token). None where there is no such thing.
+            feature's), ``to_tokens`` (the share of their attention that features give to inserted tokens) and ``even``
+            (what that would be if all got the same), ``mass`` (K numbers: the share of what features look at among the
+            tokens that each token gets; they sum to 1) and ``token_entropy`` (K numbers: `read_entropy` of each token).
+            None where there is no such thing.
         """
         return {
             site: {
-                **{name: _mean(sums, name) for name in ("read_entropy", "write_entropy", "written")},
+                **{name: _mean(sums, name) for name in _MEANS},
                 "mass": None if sums.mass is None else (sums.mass / sums.samples).tolist(),
                 "token_entropy": None if sums.focus is None else (sums.focus / sums.samples).tolist(),
             }

@@ -57,6 +57,9 @@ def html(report: Mapping[str, Any]) -> str:
                 name: {site: charts.bars(one["mass"]) if one["mass"] else "" for site, one in sites.items()}
                 for name, sites in (report["attention"] or {}).items()
             },
+            inserted=any(
+                one["to_tokens"] is not None for sites in (report["attention"] or {}).values() for one in sites.values()
+            ),
             clouds=_clouds(report),
             similarity=_similarity(report, names),
             gradients=_gradients(report, names),

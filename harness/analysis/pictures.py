@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from harness.analysis.attention import Look, watched
+from harness.analysis.attention import Look
 from harness.analysis.opening import Run, evenly
+from harness.analysis.prefixes import watched
 from harness.analysis.probe import single_pass, whole_images
 from harness.data.batches import Batch, VqaBatch
 from harness.models.backbones.base import ImageBackbone
@@ -23,13 +24,15 @@ SIDE = 128  # of a picture's longer side, in pixels
 HIGHLIGHT = np.array([255.0, 140.0, 0.0])
 
 
-def maps(run: Run, name: str, token_entropy: dict[str, list[float] | None]) -> list[dict[str, Any]]:
+def maps(run: Run, name: str, rank: dict[str, list[float] | None]) -> list[dict[str, Any]]:
     """For some evaluation images of a task where the tokens look, at each site over the image.
+
+    Of inserted tokens it is drawn who looks at them.
 
     Args:
         run: The run, with tokens.
         name: The task's data set. Its images must be free to be shown.
-        token_entropy: By site how spread out each token reads; those that read least spread out are shown.
+        rank: By site a number for each token; those with the lowest are shown.
 
     Returns:
         One per image: ``id``, ``image`` and ``sites[]`` with ``site``, ``grid`` [h, w] and ``views[]``: ``token`` (None
@@ -45,14 +48,15 @@ def maps(run: Run, name: str, token_entropy: dict[str, list[float] | None]) -> l
     for row, image_id in enumerate(batch.ids):
         sites = []
         for look in looks:
-            grid = None if look.read is None else grid_of(run, name, look.site, batch, look.read.shape[-1])
-            place = _sample(row, batch, 0 if look.read is None else len(look.read))
-            if grid is None or look.read is None or place is None:
+            between = _between(look)
+            grid = None if between is None else grid_of(run, name, look.site, batch, between.shape[-1])
+            place = _sample(row, batch, 0 if between is None else len(between))
+            if grid is None or between is None or place is None:
                 continue
             height, width, before, stride = grid
-            weights = look.read[place].mean(0)[:, before:].unflatten(1, (height, width)).cpu()  # [K, h, w]
-            spread = token_entropy.get(look.site) or [1.0] * len(weights)
-            chosen = sorted(range(len(weights)), key=spread.__getitem__)[:SHOWN_TOKENS]
+            weights = between[place].mean(0)[:, before:].unflatten(1, (height, width)).cpu()  # [K, h, w]
+            order = rank.get(look.site) or [1.0] * len(weights)
+            chosen = sorted(range(len(weights)), key=order.__getitem__)[:SHOWN_TOKENS]
             views = [(None, weights.mean(0)), *((token, weights[token]) for token in chosen)]
             sites.append(
                 {
@@ -66,6 +70,13 @@ def maps(run: Run, name: str, token_entropy: dict[str, list[float] | None]) -> l
             )
         found.append({"id": image_id, "image": address(overlay(batch, row)), "sites": sites})
     return found
+
+
+def _between(look: Look) -> Tensor | None:
+    """What is drawn, float [B, heads, K, N]: where tokens look, or how much each feature looks at inserted ones."""
+    if look.total is None or look.write is None:
+        return look.read if look.total is None else None
+    return (look.write * look.total[..., None]).transpose(2, 3)
 
 
 def grid_of(run: Run, name: str, site: str, batch: Batch, positions: int) -> tuple[int, int, int, int] | None:

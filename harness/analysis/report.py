@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from harness.analysis.attention import Summary, watched
+from harness.analysis.attention import Summary
 from harness.analysis.dependency import controls, dependency, vary
 from harness.analysis.gradients import gradient_cosines
 from harness.analysis.information import information
 from harness.analysis.interaction import interaction
 from harness.analysis.opening import Run, open_run
 from harness.analysis.pictures import maps
+from harness.analysis.prefixes import watched
 from harness.analysis.probe import Matrix, Probed, own_tokens, places, probe
 from harness.analysis.projection import principal_components, umap
 from harness.analysis.scores import scored
@@ -161,14 +162,21 @@ def _about_tokens(
         found |= {"attention": attention, "maps": {}}
         for name, sites in attention.items():
             if run.data[name].adapter.card.redistributable:
-                spread = {site: one["token_entropy"] for site, one in sites.items()}
-                found["maps"][name] = maps(run, name, spread)
+                found["maps"][name] = maps(run, name, {site: _rank(one) for site, one in sites.items()})
             else:
                 _leave_out(report, f"attention over images of {name}", "its licence does not allow showing them")
     else:
-        reason = "only exchange sites have attention of their own; inserted tokens take part in that of the library"
+        reason = "these tokens take no part in any attention, or in one of a kind that cannot be looked into"
         _leave_out(report, "attention", reason)
     return found
+
+
+def _rank(site: Mapping[str, Any]) -> list[float] | None:
+    """Which tokens are worth a picture, the lowest first: those that look least spread out, or are looked at most."""
+    if site["to_tokens"] is None:
+        spread: list[float] | None = site["token_entropy"]
+        return spread
+    return None if site["mass"] is None else [-share for share in site["mass"]]
 
 
 def _picture(run: Run) -> dict[str, Any] | None:

@@ -26,9 +26,11 @@ def interval_bar(value: float, low: float, high: float, scale: tuple[float, floa
     ).format(w=width, h=height, low=_n(x(low)), high=_n(x(high)), value=_n(x(value)))
 
 
-def forest_bar(difference: float, low: float, high: float, extent: float, clear: bool) -> Markup:
+def forest_bar(
+    difference: float, low: float, high: float, extent: float, clear: bool, less_is_better: bool = False
+) -> Markup:
     """A paired difference with its interval around a zero line; `extent` is the scale's end on both sides."""
-    kind = ("better" if difference > 0 else "worse") if clear else "open"
+    kind = ("better" if (difference > 0) is not less_is_better else "worse") if clear else "open"
     label = f"{points(difference)} points, 95% interval {points(low)} to {points(high)}"
     return _around_zero((difference, low, high), extent, kind, label)
 

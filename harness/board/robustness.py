@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from harness.board.gaps import gap_document
 from harness.board.records import Record
 from harness.board.schema import Robustness
 from harness.evaluation.resampling import PairedDifference, drawn_difference, holm
@@ -70,15 +71,11 @@ def compare_drops(a: Side, b: Side, cards: Sequence[str], seed: int = 0) -> tupl
     outcomes: dict[str, PairedDifference] = {}
     sentences = []
     for card in cards:
-        ours, base = (protocol(side[card], card) for side in (a, b))
-        if ours is None and base is None:
-            continue
-        if ours is None or base is None or ours != base:
-            sentences.append(f"{card}: drops are not compared: {_difference(ours, base)}.")
-            continue
-        first, second = (_drawn(side[card], card) for side in (a, b))
-        if first is not None and second is not None and first[1].shape[1] == second[1].shape[1]:
-            outcomes[card] = drawn_difference(first, second, a[card][0].tasks[card].images, seed)
+        outcome = paired_drop(a[card], b[card], card, seed)
+        if isinstance(outcome, str):
+            sentences.append(f"{card}: drops are not compared: {outcome}.")
+        elif outcome is not None:
+            outcomes[card] = outcome
     corrected = holm([outcome.p_value for outcome in outcomes.values()])
     found = []
     for (card, outcome), p_holm in zip(outcomes.items(), corrected, strict=True):
@@ -101,6 +98,32 @@ def compare_drops(a: Side, b: Side, cards: Sequence[str], seed: int = 0) -> tupl
             )
         )
     return found, [*(f"{one.card}: {one.verdict}." for one in found), *sentences]
+
+
+def paired_drop(
+    a: Sequence[Record], b: Sequence[Record], card: str, seed: int = 0, names: tuple[str, str] = ("A", "B")
+) -> PairedDifference | str | None:
+    """The difference of two entries' drops on one task.
+
+    Args:
+        a: First entry, one record per seed.
+        b: Second entry.
+        card: The task.
+        seed: Of the spread over seeds.
+        names: What they are called where only one has drops.
+
+    Returns:
+        The difference; why there is none; or None where neither has drops or one is undefined.
+    """
+    ours, base = (protocol(side, card) for side in (a, b))
+    if ours is None and base is None:
+        return None
+    if ours is None or base is None or ours != base:
+        return _difference(ours, base, names)
+    first, second = (_drawn(side, card) for side in (a, b))
+    if first is None or second is None or first[1].shape[1] != second[1].shape[1]:
+        return None
+    return drawn_difference(first, second, a[0].tasks[card].images, seed)
 
 
 def task_document(records: Sequence[Record], card: str) -> dict[str, Any]:
@@ -131,18 +154,8 @@ def task_document(records: Sequence[Record], card: str) -> dict[str, Any]:
             "high": drop.interval.high if drop else None,
             "relative": _mean([one.relative for one in known]),
         }
-    gaps = [result.train_gap for result in results if result.train_gap is not None]
-    if gaps and len(gaps) == len(results):
-        only = gaps[0] if len(gaps) == 1 else None
-        document["train_gap"] = {
-            "images": gaps[0].images,
-            "value": _mean([gap.value for gap in gaps]),
-            "gap": _mean([gap.gap for gap in gaps]),
-            "low": only.low if only else None,
-            "high": only.high if only else None,
-            "seeds": [gap.gap for gap in gaps],
-        }
-    return document
+    gap = gap_document(records, card)
+    return document | ({} if gap is None else {"train_gap": gap})
 
 
 def sentences(record: Record) -> list[str]:
@@ -186,9 +199,9 @@ def _drawn(records: Sequence[Record], card: str) -> tuple[list[float], NDArray[n
     return (drops, drawn) if np.isfinite(drawn).any(axis=1).all() else None
 
 
-def _difference(ours: tuple[Any, ...] | None, base: tuple[Any, ...] | None) -> str:
+def _difference(ours: tuple[Any, ...] | None, base: tuple[Any, ...] | None, names: tuple[str, str]) -> str:
     if ours is None or base is None:
-        return f"only {'B' if ours is None else 'A'} has them"
+        return f"only {names[ours is None]} has them"
     place = next(n for n, (one, other) in enumerate(zip(ours, base, strict=True)) if one != other)
     return f"the two were scored under different {('versions', 'kinds', 'severities')[place]} of corruptions"
 

@@ -127,6 +127,8 @@ class TrainGap(_Document):
         gap: `value` minus the number on the evaluation split.
         low: Lower end of its 95% interval over images of both.
         high: Upper end.
+        chosen: SHA-256 of the list of these images' ids; None in records of before it was kept.
+        draws: The gap on each of the draws of images (1,000), so that gaps on the same images can be compared.
     """
 
     images: Count
@@ -134,6 +136,8 @@ class TrainGap(_Document):
     gap: Number
     low: Number
     high: Number
+    chosen: Sha256 | None = None
+    draws: list[Number] = Field(default=[], max_length=100_000)
 
 
 class TaskResult(_Document):

@@ -65,7 +65,22 @@ def mean_drop(clean: Result, corrupted: Iterable[Result], draws: int = DRAWS, se
     return Drop(values, drop, interval, drop / plain if plain else math.nan, drawn)
 
 
-def train_gap(train: Result, test: Result, draws: int = DRAWS, seed: int = SEED) -> Interval:
+@dataclass(frozen=True)
+class Gap:
+    """The headline number on training images minus that on test images.
+
+    Attributes:
+        gap: The difference.
+        interval: 95%, over images of both.
+        draws: float64 [D], the gap on each draw; draw by draw it pairs with that of another network on the same images.
+    """
+
+    gap: float
+    interval: Interval
+    draws: NDArray[np.float64]
+
+
+def train_gap(train: Result, test: Result, draws: int = DRAWS, seed: int = SEED) -> Gap:
     """The headline number on training images minus that on test images, with its 95% interval.
 
     The images are other ones, so the two sides are drawn independently of each other.
@@ -79,7 +94,8 @@ def train_gap(train: Result, test: Result, draws: int = DRAWS, seed: int = SEED)
     sides = []
     for number, result in enumerate((train, test)):
         sides.append(([float(result.reduce()[result.main])], _drawn(result, draws, seed + number)[None]))
-    return drawn_difference(sides[0], sides[1], len(test.ids), seed).interval
+    interval = drawn_difference(sides[0], sides[1], len(test.ids), seed).interval
+    return Gap(interval.estimate, interval, sides[0][1][0] - sides[1][1][0])
 
 
 def _drawn(result: Result, draws: int, seed: int) -> NDArray[np.float64]:

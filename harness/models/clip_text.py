@@ -115,12 +115,13 @@ class ClipText(nn.Module):
         # Every text is split into tokens once; the limit keeps millions of questions from filling the memory.
         self._tokenize = lru_cache(maxsize=50_000)(lambda text, length: tokenizer([text], context_length=length)[0])
         self._max_words = min(max_words, self._context)
-        self._blocks: list[nn.Module] = list(source.transformer.resblocks)
-        self._insertions = insertions(placeholders, len(self._blocks))
+        self.blocks: list[nn.Module] = list(source.transformer.resblocks)
+        self._insertions = insertions(placeholders, len(self.blocks))
+        self.inserts = len(self._insertions)  # at how many blocks tokens are inserted
         self._masked = placeholders.masked
         self._exchanges: dict[int, str] = {}
         if placeholders.way == "exchange":
-            ends = {round(len(self._blocks) * (part + 1) / EXCHANGES) - 1 for part in range(EXCHANGES)}
+            ends = {round(len(self.blocks) * (part + 1) / EXCHANGES) - 1 for part in range(EXCHANGES)}
             self._exchanges = {end: f"text.{end}" for end in sorted(ends)}
         self.sites: dict[str, int] = dict.fromkeys([*self._exchanges.values(), *self._insertions], self.width)
         self._embedded: tuple[Any, Tensor] | None = None
@@ -197,7 +198,7 @@ class ClipText(nn.Module):
         length = ids.shape[1]
         x = embedding(ids) + self.positional_embedding[:length]  # type: ignore[index]
         mask = causal_mask(length, 0, x)
-        for number, block in enumerate(self._blocks):
+        for number, block in enumerate(self.blocks):
             if stream is not None and number < len(self._insertions):
                 x = x[:, :length]
                 inserted = stream.prefix(self._insertions[number], x, padding)

@@ -50,10 +50,16 @@ class TextEncoder(nn.Module):
         self.attention = nn.ModuleList(Attention(config.width, config.heads) for _ in range(config.layers))
         self.feed_forward = nn.ModuleList(FeedForward(config.width) for _ in range(config.layers))
         self._insertions = insertions(placeholders, config.layers)
+        self.inserts = len(self._insertions)  # at how many layers tokens are inserted
         self._masked = placeholders.masked
         self._exchange = "text" if placeholders.way == "exchange" else None
         names = [self._exchange] if self._exchange else self._insertions
         self.sites: dict[str, int] = dict.fromkeys(names, config.width)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """What attends, layer by layer."""
+        return list(self.attention)
 
     def forward(self, batch: VqaBatch, stream: TokenStream | None = None) -> Words:
         """Encode questions.

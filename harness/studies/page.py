@@ -12,6 +12,12 @@ from harness.atomic import json_bytes, write_bytes
 from harness.board import charts
 from harness.board.templating import digest, environment, read
 from harness.board.text import duration, percent, points, quantity, safe_markdown
+from harness.studies import robustness_page
+
+_DETECTABLE = (
+    "*detectable* is the smallest true difference that the most demanding of the corrected tests would have told apart"
+    " with 80% power"
+)
 
 
 def write(report: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -37,13 +43,13 @@ def markdown(report: Mapping[str, Any]) -> str:
         lines += ["## Claims", "", *_claims(report["claims"]), ""]
     if report["interactions"]:
         lines += ["## Does it do more?", "", *_interactions(report["interactions"]), ""]
-    lines += ["## Verdicts", ""]
+    lines += ["## Verdicts", "", f"In percentage points; {_DETECTABLE}.", ""]
     lines += [f"- {safe_markdown(sentence)}" for sentence in report["verdicts"]]
     cards = _cards(report)
     header = ["arm", *cards, "Δm to baseline", "Δm to single tasks", "seeds", "parameters", "training"]
     lines += ["", "## Arms", "", "Percent, with 95% intervals over images and seeds; below, each seed's number.", ""]
     lines += [*_row(header), "|" + " --- |" * len(header)]
-    for arm in report["arms"]:
+    for arm in _ran(report):
         cells = [safe_markdown(arm["arm"])]
         for card in cards:
             task = arm["tasks"].get(card)
@@ -56,6 +62,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         cells += [_relative(arm["delta_m"]), _relative(arm["delta_m_single"]), _seeds(arm)]
         cells += [quantity(arm["cost"].get("parameters")), duration(arm["cost"].get("train_seconds"))]
         lines += _row(cells)
+    if waiting := _waiting(report):
+        lines += ["", f"Did not run yet: {safe_markdown(waiting)}."]
     lines += ["", "## Differences", ""]
     header = [
         "arm",
@@ -69,8 +77,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         "by seed",
     ]
     lines += [
-        "Percentage points on the same images and seeds. *Detectable*: the smallest true difference that the most "
-        "demanding of the corrected tests would have told apart with 80% power.",
+        f"Percentage points on the same images and seeds; {_DETECTABLE}.",
         "",
     ]
     lines += [*_row(header), "|" + " --- |" * len(header)]
@@ -88,12 +95,13 @@ def markdown(report: Mapping[str, Any]) -> str:
                 " ".join(points(value, 1) for value in one["by_seed"]),
             ]
         )
-    return "\n".join(lines) + "\n"
+    lines += ["", *robustness_page.markdown(report)]
+    return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def html(report: Mapping[str, Any]) -> str:
     """The report as one page that needs no network; all text from outside is escaped."""
-    style = read("style.css")
+    style = read("style.css", "study.css")
     cards = _cards(report)
     scales = {
         card: (
@@ -120,6 +128,7 @@ def html(report: Mapping[str, Any]) -> str:
             policy=f"default-src 'none'; style-src '{digest(style)}'; base-uri 'none'; form-action 'none'",
             style=Markup(style),  # noqa: S704 - the package's own file
             report=report,
+            robustness=robustness_page.tables(report),
             cards=cards,
             claims=[
                 {**claim, "tasks": [_with_bars(task, widest) for task in claim["tasks"]]} for claim in report["claims"]
@@ -136,8 +145,10 @@ def html(report: Mapping[str, Any]) -> str:
                         for key in ("delta_m", "delta_m_single")
                     ],
                 }
-                for arm in report["arms"]
+                for arm in _ran(report)
             ],
+            waiting=_waiting(report),
+            runs=(sum(len(arm["seeds"]) for arm in report["arms"]), _planned(report)),
             interactions=[one | {"bar": _forest(one, furthest, one["verdict"])} for one in report["interactions"]],
             contrasts=[
                 one | {"bar": _forest(one, extents[one["card"]], one["verdict"])} for one in report["contrasts"]
@@ -181,12 +192,34 @@ def _cards(report: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(card for arm in report["arms"] for card in arm["tasks"]))
 
 
+def _ran(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Arms of which there is a run."""
+    return [arm for arm in report["arms"] if arm["seeds"]]
+
+
+def _waiting(report: Mapping[str, Any]) -> str:
+    """The others, with the seeds that are missing; empty where there are none."""
+    missing: dict[str, list[str]] = {}
+    for arm in report["arms"]:
+        if not arm["seeds"]:
+            missing.setdefault(", ".join(map(str, arm["missing_seeds"])), []).append(arm["arm"])
+    return "; ".join(f"{', '.join(names)} (missing {seeds})" for seeds, names in missing.items())
+
+
+def _planned(report: Mapping[str, Any]) -> int:
+    """How many runs of arms there are to be; of one that was stopped, those that it has."""
+    return sum(len(arm["seeds"]) + (0 if arm["stopped"] else len(arm["missing_seeds"])) for arm in report["arms"])
+
+
 def _row(cells: list[str]) -> list[str]:
     return ["| " + " | ".join(cells) + " |"]
 
 
 def _relative(change: Mapping[str, float] | None) -> str:
-    return f"{change['value']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]" if change else ""
+    if change is None:
+        return ""
+    value, low, high = (points(change[key] / 100) for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def _seeds(arm: Mapping[str, Any]) -> str:

@@ -11,10 +11,11 @@ from harness.board.entries import Entry, entries_of
 from harness.board.evidence import Evidence
 from harness.board.records import Record, read_records
 from harness.board.relative import against_single_tasks, relative_change, single_task_entries
-from harness.board.text import percent
+from harness.board.text import percent, points
 from harness.studies.claims import judged
 from harness.studies.contrasts import SIGNIFICANCE, compared, corrected, records_of, value
 from harness.studies.interactions import answered
+from harness.studies.robustness import robustness
 from harness.studies.spec import Arm, Study
 from harness.studies.stopping import chances_of_change, settled
 
@@ -67,6 +68,7 @@ def report(study: Study, arms: Mapping[str, Arm], board: Path, draws: int = 1000
         "interactions": answered(study.interactions, found, evidence),
         "arms": documents,
         "contrasts": contrasts,
+        "robustness": robustness(references, found),
         "verdicts": _verdicts(references, contrasts),
     }
 
@@ -154,15 +156,17 @@ def _verdicts(references: Mapping[str, str], contrasts: Sequence[Mapping[str, An
 def _words(name: str, reference: str, own: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for verdict in ("better", "worse"):
-        cards = [f"{one['card']} ({100 * one['difference']:+.1f} points)" for one in own if one["verdict"] == verdict]
+        cards = [f"{one['card']} ({points(one['difference'], 1)} points)" for one in own if one["verdict"] == verdict]
         if cards:
             parts.append(f"{verdict} on {', '.join(cards)}")
-    open_ = [f"{one['card']} ({percent(one['detectable'], 1)})" for one in own if one["verdict"] == "not told apart"]
+    open_ = [f"{one['card']} ({_size(one)})" for one in own if one["verdict"] == "not told apart"]
     if open_:
-        parts.append(
-            f"not told apart on {', '.join(open_)}; in brackets the difference in points that would have been seen"
-            " with 80% power"
-        )
+        parts.append(f"not told apart on {', '.join(open_)}")
     sentence = f"{name} against {reference}: {'; '.join(parts)}."
     seeds = len(own[0]["seeds"])
     return sentence if seeds > 1 else f"{sentence} One seed speaks of these trained weights, not of the method."
+
+
+def _size(one: Mapping[str, Any]) -> str:
+    difference = points(one["difference"], 1)
+    return difference if one["detectable"] is None else f"{difference}, detectable {percent(one['detectable'], 1)}"

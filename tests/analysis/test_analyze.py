@@ -122,16 +122,45 @@ def test_the_plain_network_gets_the_parts_that_make_sense(tiny_suite: Path, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", [{"placement": "input"}, {"placement": "output"}])
+@pytest.mark.parametrize(
+    ("way", "attended"), [({"placement": "input"}, ["shapes-vqa"]), ({"placement": "output"}, None)]
+)
 def test_tokens_that_read_nothing_are_removed_instead_of_averaged(
-    tiny_suite: Path, tmp_path: Path, way: dict[str, str]
+    tiny_suite: Path, tmp_path: Path, way: dict[str, str], attended: list[str] | None
 ) -> None:
     place = document()["model"]["placeholders"] | way
     found = analyzed(tmp_path, trained(tmp_path, model__placeholders=place))
     assert found["dependency"]["replaced_by"] == "zero"
     assert [one["control"] for one in found["controls"][CARDS[0]]] == ["zero"]
-    assert {one["part"] for one in found["left_out"]} == {"picture", "attention"}
+    # A border of pixels is in no attention; tokens among the words of a question are.
+    assert {one["part"] for one in found["left_out"]} == {"picture", *([] if attended else ["attention"])}
+    assert (None if found["attention"] is None else [k for k, v in found["attention"].items() if v]) == attended
     page.html(found)
+
+
+@pytest.mark.slow
+def test_a_run_with_prefixes_tells_who_looks_at_them(tiny_suite: Path, tmp_path: Path) -> None:
+    sizes = {"img_size": 64, "patch_size": 16, "embed_dim": 32, "depth": 3, "num_heads": 2}
+    backbone = {"name": "vit_tiny_patch16_224", "options": sizes}
+    tokens = document()["model"]["placeholders"] | {"mechanism": "prefix_deep"}
+    changes = {"model__backbone": backbone, "model__neck": {"channels": 32, "strides": [16]}}
+    changes |= {"model__placeholders": tokens, "model__heads__vqa__stride": 16}
+    found = analyzed(tmp_path, trained(tmp_path, **changes), images=100)
+    blocks = [f"backbone.blocks.{number}" for number in range(3)]
+    assert list(found["attention"]["shapes-classification"]) == blocks
+    assert set(found["attention"]["shapes-vqa"]) > set(blocks)
+    for sites in found["attention"].values():
+        for one in sites.values():
+            assert 0 < one["to_tokens"] < 1
+            assert sum(one["mass"]) == pytest.approx(1)
+    assert all(one["value"] == one["recorded"] for one in found["tasks"].values())  # watching changed nothing
+    for image in found["maps"]["shapes-classification"]:
+        assert [site["site"] for site in image["sites"]] == blocks
+        assert [len(site["views"]) for site in image["sites"]] == [4, 4, 4]
+    text = page.html(found)
+    assert "Attention to the inserted tokens" in text
+    assert "Which parts of an image look at the tokens" in text
+    assert "Attention at the exchange sites" not in text
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from harness.data.config import TaskConfig
 from harness.data.corruptions import weather
 from harness.data.corruptions.apply import CORRUPTIONS, Corruption
 from harness.data.corruptions.blur import moved
-from harness.data.corruptions.config import KINDS, SEVERITIES, CorruptionsConfig
+from harness.data.corruptions.config import KINDS, SEVERITIES, USUAL, CorruptionsConfig
 from harness.data.corruptions.pixels import length_factor
 from harness.data.image_cache import image_cache
 from harness.data.loading import EvaluationOrder, TaskData, loader
@@ -70,8 +70,11 @@ def test_the_mean_change_grows_with_severity(kind: Any, size: tuple[int, int]) -
 
     changes = [change(severity) for severity in SEVERITIES]
     assert changes[0] > 0
-    if kind in ("fog", "snow"):  # whose grain changes, too: by definition not every step makes the mean change larger
+    if kind in ("fog", "snow", "glass_blur", "frost"):  # whose grain changes, too: not every step changes more
         assert changes[4] > changes[0]
+    elif kind == "elastic_transform":  # whose first two stretch the whole image and whose last three pull at its parts
+        assert changes[0] < changes[1]
+        assert changes[2] < changes[3] < changes[4]
     else:
         assert changes == sorted(set(changes))
 
@@ -93,7 +96,15 @@ def test_contrast_shrinks_each_channel_towards_its_own_mean() -> None:
 
 def test_what_has_nothing_to_lose_stays_as_it_is() -> None:
     flat = np.full((40, 40, 3), (120, 7, 255), dtype=np.uint8)
-    for kind in ("contrast", "pixelate", "gaussian_blur", "motion_blur"):
+    for kind in (
+        "contrast",
+        "pixelate",
+        "gaussian_blur",
+        "motion_blur",
+        "glass_blur",
+        "zoom_blur",
+        "elastic_transform",
+    ):
         for severity in SEVERITIES:
             assert np.array_equal(corrupt(flat, kind, severity), flat), kind
 
@@ -255,9 +266,11 @@ def test_some_training_images_are_chosen_by_the_seed_from_what_is_trained_on_wit
 def test_kinds_and_severities_have_one_order_and_wrong_ones_are_refused_with_what_is_right() -> None:
     config = CorruptionsConfig(kinds=("jpeg", "fog"), severities=(5, 1))
     assert (config.kinds, config.severities) == (("fog", "jpeg"), (1, 5))
-    assert CorruptionsConfig().kinds == KINDS
+    assert CorruptionsConfig().kinds == USUAL
+    assert CorruptionsConfig.model_validate({"kinds": "all"}).kinds == KINDS
     for wrong, word in (
-        ({"kinds": ["frost"]}, "fog"),
+        ({"kinds": ["defocus_blur"]}, "fog"),
+        ({"kinds": "most"}, "tuple"),
         ({"kinds": ["fog", "fog"]}, "twice"),
         ({"kinds": []}, "at least 1"),
         ({"severities": [0, 1]}, "from 1 to 5"),

@@ -82,12 +82,13 @@ def test_versions_of_other_images_are_refused_and_so_are_none() -> None:
 def test_the_gap_is_train_minus_test_and_the_two_sides_are_drawn_independently() -> None:
     train, test = random(0.9, 400, 1), random(0.7, 400, 2)
     gap = train_gap(train, test)
-    assert gap.estimate == pytest.approx(train.reduce()["top1"] - test.reduce()["top1"])
-    assert gap.estimate > 0  # above 0 where what was seen is known better
+    assert gap.gap == pytest.approx(train.reduce()["top1"] - test.reduce()["top1"])
+    assert gap.gap > 0  # above 0 where what was seen is known better
+    assert gap.draws.std() == pytest.approx((gap.interval.high - gap.interval.low) / 2 / 1.96, rel=0.1)
     # Equal marks at equal places: under common draws nothing would be left of the uncertainty.
     same = train_gap(train, result(_marks(train)))
     expected = 1.96 * np.sqrt(2 * 0.9 * 0.1 / 400)
-    assert (same.high - same.low) / 2 == pytest.approx(expected, rel=0.15)
+    assert (same.interval.high - same.interval.low) / 2 == pytest.approx(expected, rel=0.15)
 
 
 def _marks(one: ClassificationResult) -> list[bool]:

@@ -164,6 +164,27 @@ def test_missing_seeds_are_told_and_left_out_on_both_sides(tmp_path: Path) -> No
     assert "missing 0, 1" in html(empty)
 
 
+def test_arms_that_did_not_run_are_named_together_and_an_open_claim_says_why(tmp_path: Path) -> None:
+    more = {"four": {"training.optimizer.learning_rate": 0.001}, "five": {"training.optimizer.learning_rate": 0.002}}
+    path = write(
+        tmp_path,
+        arms={"plain": {"model.placeholders.count": 0}, "tokens": {}} | more,
+        claims=[{"claim": "Tokens help", "arm": "tokens", "beats": ["plain", "four"]}],
+    )
+    rates = {"plain": dict.fromkeys(CARDS, 0.5), "tokens": dict.fromkeys(CARDS, 0.5)}
+    found = filled(path, tmp_path / "board", rates, {"plain": [0, 1], "tokens": [0], "four": [], "five": []})
+    made = report(load_study(path), found, tmp_path / "board")
+    page = html(made)
+    assert "Did not run yet: four, five (missing 0, 1)." in page
+    assert "Did not run yet: four, five (missing 0, 1)." in markdown(made)
+    assert "open: four did not run" in page
+    assert "<dd>3 of 8</dd>" in page
+    for text in made["verdicts"]:
+        assert text.count("80% power") == 0  # what detectable means is said once, beside them
+    assert page.count("80% power") == 2
+    assert "detectable" in made["verdicts"][0]
+
+
 def test_a_smoke_run_is_marked_in_the_report(tmp_path: Path) -> None:
     path, board = write(tmp_path), tmp_path / "board"
     found = arms(path)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.data.config import Interpolation, TaskConfig
-from harness.data.corruptions import blur, digital, noise, weather
+from harness.data.corruptions import blur, digital, distortion, noise, weather
 from harness.data.corruptions.config import Kind
+from harness.data.corruptions.frost import frost
 from harness.data.corruptions.pixels import Corrupt, Pixels
 from harness.data.samples import Adapter, DetectionSample, Sample, SegmentationSample
 from harness.data.transforms import Transform, derive_seed
@@ -25,6 +26,10 @@ CORRUPTIONS: dict[Kind, Corrupt] = {
     "contrast": digital.contrast,
     "pixelate": digital.pixelate,
     "jpeg": digital.jpeg,
+    "glass_blur": distortion.glass_blur,
+    "zoom_blur": distortion.zoom_blur,
+    "frost": frost,
+    "elastic_transform": distortion.elastic_transform,
 }
 
 

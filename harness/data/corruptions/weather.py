@@ -1,7 +1,4 @@
-"""Weather (Hendrycks & Dietterich 2019, appendix; constants of ImageNet-C).
-
-Frost is left out: it pastes photographs, which this package does not have.
-"""
+"""Weather (Hendrycks & Dietterich 2019, appendix; constants of ImageNet-C)."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ class ImageBackbone(nn.Module):
             self.channels = {stride: stage.channels for stride, stage in self._sources.items()}
 
         self.sites: dict[str, int] = {}
-        self._prefix: Prefix | None = None
+        self.prefix: Prefix | None = None
         self._pass: _Pass | None = None
         exchanging = self._place(placeholders) if placeholders.count else []
         for stage in dict.fromkeys([*exchanging, *self._sources.values(), stages[-1]]):
@@ -232,6 +232,14 @@ class ImageBackbone(nn.Module):
             module.eval()
         return self
 
+    def padding(self, positions: int) -> Tensor | None:
+        """Within a pass: which positions of a sequence are padding, bool [B, positions]; None where none can be."""
+        now, first = self._pass, self.structure.stages[0]
+        if now is None or now.contents is None:
+            return None
+        grid = math.ceil(now.size[0] / first.stride), math.ceil(now.size[1] / first.stride)
+        return _padding(first, now, grid, positions)
+
     def layers(self) -> tuple[dict[str, int], int]:
         """Depth of each of the body's weights by name (see `freezing.depths`), and the greatest depth."""
         stages = [stage.module for stage in self.structure.stages]
@@ -252,7 +260,7 @@ class ImageBackbone(nn.Module):
         deep = config.mechanism == "prefix_deep"
         if self.structure.takes_prefix:
             blocks = [stage.module for stage in stages]
-            self._prefix = Prefix(self.body, blocks, stages[0].prefix, deep, config.masked)
+            self.prefix = Prefix(self.body, blocks, stages[0].prefix, deep, config.masked)
             if config.masked:
                 self._check_mask(stages[0])
             self.sites = {f"backbone.{block}": stages[0].channels for block in (blocks if deep else blocks[:1])}
@@ -298,14 +306,14 @@ class ImageBackbone(nn.Module):
 
     def _inserting(self, now: _Pass) -> AbstractContextManager[None]:
         stream, first = now.stream, self.structure.stages[0]
-        if self._prefix is None or stream is None:
+        if self.prefix is None or stream is None:
             return nullcontext()
 
         def tokens(block: str, sequence: Tensor) -> Tensor:
             padding = _padding(first, now, _grid(first, sequence, now.size), sequence.shape[1])
             return stream.prefix(f"backbone.{block}", sequence, padding)
 
-        return self._prefix.inserting(tokens)
+        return self.prefix.inserting(tokens)
 
     @torch.no_grad()
     def _check_mask(self, first: Stage) -> None:
@@ -314,17 +322,17 @@ class ImageBackbone(nn.Module):
         Raises:
             HarnessError: It does, so the model's attention takes no mask.
         """
-        assert self._prefix is not None
+        assert self.prefix is not None
         side = self.structure.divisor if self.structure.fixed else math.lcm(self.structure.divisor, first.stride)
         training = self.body.training
         self.body.eval()
         found = []
         for sign in (1, -1):
             token = sign * torch.linspace(-1, 2, first.channels)
-            with self._prefix.inserting(lambda block, sequence, token=token: token[None, None]):  # type: ignore[misc]
+            with self.prefix.inserting(lambda block, sequence, token=token: token[None, None]):  # type: ignore[misc]
                 found.append(self.library.pooled(self.body, torch.zeros(1, 3, side, side)))
         self.body.train(training)
-        if not self._prefix.maskable or not torch.equal(*found):
+        if not self.prefix.maskable or not torch.equal(*found):
             raise HarnessError(
                 f"model.placeholders.masked: the attention of {self.name} takes no mask; take another backbone, or"
                 " mechanism: exchange with write: false"

@@ -30,6 +30,8 @@ class Prefix:
         masked: Let nothing but the tokens attend to the tokens, in blocks that take a mask.
 
     Attributes:
+        blocks: By name.
+        deep: As given.
         maskable: Whether all blocks take one.
         tells: Whether modules inside the blocks are told of the tokens during a forward pass: rotary positions, masks.
     """
@@ -40,6 +42,8 @@ class Prefix:
         self._tokens: Tokens | None = None
         self._count = 0  # of the tokens that are in the sequence
         modules = [body.get_submodule(name) for name in blocks]
+        self.blocks = dict(zip(blocks, modules, strict=True))
+        self.deep = deep
         self._rotary: list[Any] = [m for block in modules for m in block.modules() if hasattr(m, "num_prefix_tokens")]
         self._known = [module.num_prefix_tokens for module in self._rotary]
         first, last = (modules, modules) if deep else (modules[:1], modules[-1:])
@@ -69,6 +73,11 @@ class Prefix:
         finally:
             self._tokens = None
             self._lengthen(0)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Where the tokens stand in the sequence: the first one's place, and the place after the last."""
+        return self._existing, self._existing + self._count
 
     def remove(self) -> None:
         """Take the hooks off."""
