@@ -173,7 +173,7 @@ class ImageBackbone(nn.Module):
     @property
     def told_inside(self) -> bool:
         """Whether blocks read, while they run, what a forward pass says of the tokens in their sequence."""
-        return self._prefix is not None and self._prefix.tells
+        return self.prefix is not None and self.prefix.tells
 
     def remember(self, limit: int) -> None:
         """Take features of a body that rests from a memory of `limit` bytes from now on, in training and evaluation."""
