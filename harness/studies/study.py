@@ -61,20 +61,10 @@ def execute(
 ) -> list[str]:
     """Train what is missing; where the study has a rule for stopping, seed by seed until it is met.
 
+    The other arguments, what is returned and what is raised are those of `harness.studies.run.run`.
+
     Args:
         prepared: The study.
-        launcher: As `harness.studies.run.run` takes it.
-        jobs: As the launchers take it.
-        options: As the launchers take them.
-        board: The leaderboard's folder.
-        runs: Folder of run folders.
-        reporter: Shows progress.
-
-    Returns:
-        A sentence about each run that failed.
-
-    Raises:
-        HarnessError: A submission is not valid, or without a launcher a run failed.
     """
     study, arms = prepared.study, prepared.arms
     if study.stop is None:
