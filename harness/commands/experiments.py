@@ -66,7 +66,8 @@ def study(
         return
     failed = []
     if not only_report:
-        failed = studies.execute(prepared, launcher, jobs, options or [], leaderboard, runs, reporter)
+        runner = running.Runner(launcher, jobs, options or [], leaderboard, runs, reporter)
+        failed = studies.execute(prepared, runner)
     report, written = studies.conclude(prepared, leaderboard)
     if as_json:
         print_json(report)

@@ -28,7 +28,10 @@ def test_a_report_is_made_from_kept_outcomes_until_a_statistic_changes(tmp_path:
     board = tmp_path / "board"
     path = write(tmp_path, arms=ARMS, interactions=ASKED, seeds=[0, 1])
     found = filled(
-        path, board, {name: dict.fromkeys(CARDS, rate) for name, rate in RATES.items()}, dict.fromkeys(RATES, [0, 1])
+        path,
+        board,
+        {name: dict.fromkeys(CARDS, rate) for name, rate in RATES.items()},
+        {name: [0, 1] for name in RATES},
     )
     board_document(board)
     boards_own = (board / ".cache" / "resampling.json").read_bytes()
@@ -54,7 +57,7 @@ def test_a_broken_file_of_outcomes_changes_nothing(tmp_path: Path, content: byte
     board = tmp_path / "board"
     path = write(tmp_path, arms=ARMS, interactions=ASKED, seeds=[0])
     found = filled(
-        path, board, {name: dict.fromkeys(CARDS, rate) for name, rate in RATES.items()}, dict.fromkeys(RATES, [0])
+        path, board, {name: dict.fromkeys(CARDS, rate) for name, rate in RATES.items()}, {name: [0] for name in RATES}
     )
     first = report(load_study(path), found, board)
     (cache,) = (board / ".cache").glob("study-*.json")
