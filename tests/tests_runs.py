@@ -1,7 +1,7 @@
-"""Whole runs for tests that compare two processes with one.
+"""Whole runs for tests that compare them: in several processes, in parts, or after a kill.
 
-Loading torch takes a process longer than a tiny run does. So what one process gives is found in the test's own, and two
-processes take all submissions of a test one after another.
+Loading torch takes a process longer than a tiny run does. So what is compared with is found in the test's own process,
+and two processes take all submissions of a test one after another.
 """
 
 from __future__ import annotations
@@ -33,11 +33,16 @@ class Ended(NamedTuple):
 
 
 def in_this_process(folder: Path, cache: Path, raws: Mapping[str, dict[str, Any]]) -> dict[str, Ended]:
-    """Train submissions; by the names that they get."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HARNESS_CACHE", str(cache))
-        for file in _written(folder, raws):
-            run(load_submission(file), 0, folder / "runs", folder / "leaderboard", Reporter(quiet=True))
+    """Train submissions, or go on with what the command began in the folder; by the names that they get."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the processes that tests start: other sums would have other last digits
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HARNESS_CACHE", str(cache))
+            for file in _written(folder, raws):
+                run(load_submission(file), 0, folder / "runs", folder / "leaderboard", Reporter(quiet=True))
+    finally:
+        torch.set_num_threads(threads)
     return {name: ended(folder, name) for name in raws}
 
 
