@@ -13,6 +13,9 @@ import pytest
 import yaml
 from PIL import Image
 from tests_support import document
+from typer.testing import CliRunner
+
+from harness.cli import app
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -154,9 +157,10 @@ def test_a_record_of_a_newer_schema_is_refused_and_nothing_is_touched(command: C
 
 
 def test_ls_lists_what_can_be_named_as_a_table_and_as_json(command: Command) -> None:
+    here = CliRunner(env={"COLUMNS": "200"})
     for kind in ("datasets", "sharing", "balancing", "regimes", "heads", "placeholders"):
-        rows = json.loads(command("ls", kind, "--json").stdout)
-        table = command("ls", kind).stdout
+        rows = json.loads(here.invoke(app, ["ls", kind, "--json"]).stdout)
+        table = here.invoke(app, ["ls", kind]).stdout
         assert rows
         assert all(row["name"] in table for row in rows)
     names = {row["name"] for row in json.loads(command("ls", "backbones", "--json", "--filter", "resnet5").stdout)}

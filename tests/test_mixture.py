@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytest
 import yaml
 from PIL import Image
 from tests_support import document
+
+from harness.errors import HarnessError
+from harness.validation import check
 
 CARD = {"version": "1", "title": "t", "license": "none", "how_to_get": "make it"}
 SIZES = [(40, 50), (50, 40), (70, 130), (33, 33), (90, 61), (64, 64), (100, 30), (48, 96)]  # height, width
@@ -154,14 +158,16 @@ def test_cards_alone_add_data_sets_and_images_of_any_size_train_and_score(
     ],
 )
 def test_ground_truth_that_scoring_refuses_is_told_before_training(
-    task: str, file: str, old: str, new: str, command: Any, tmp_path: Path
+    task: str, file: str, old: str, new: str, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "data" / task / file
     path.write_text(path.read_text().replace(old, new))
     submission = document(steps=4) | {"tasks": [{"dataset": f"my-{task}", "batch_size": 2, "image_size": 64}]}
     (tmp_path / "mix.yaml").write_text(yaml.safe_dump(submission))
-    for verb in ("validate", "submit"):
-        done = command(verb, "mix.yaml")
-        assert done.returncode == 2
-        assert f"{file}: annotations[0]" in done.stderr
-        assert "training" not in done.stderr
+    monkeypatch.chdir(tmp_path)  # where the cards are
+    with pytest.raises(HarnessError, match=re.escape(f"{file}: annotations[0]")):
+        check(Path("mix.yaml"), [])
+    done = command("submit", "mix.yaml")
+    assert done.returncode == 2
+    assert f"{file}: annotations[0]" in done.stderr
+    assert "training" not in done.stderr

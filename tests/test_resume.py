@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 import yaml
+from tests_runs import in_this_process
 from tests_support import document
 
 STEPS = 30
+Outcome = tuple[dict[str, Any], bytes, list[int]]  # record, statistics, and the steps that the journal tells
 
 
 def start(folder: Path, cache: Path) -> subprocess.Popen[bytes]:
@@ -30,18 +32,19 @@ def start(folder: Path, cache: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def outcome(folder: Path) -> tuple[dict[str, Any], bytes]:
+def outcome(folder: Path) -> Outcome:
     (record,) = folder.glob("leaderboard/records/*/*/record.json")
     content = json.loads(record.read_text())
     del content["cost"], content["provenance"]
-    return content, (record.parent / "statistics.npz").read_bytes()
+    (journal,) = folder.glob("runs/*/log.jsonl")
+    told = [json.loads(line)["step"] for line in journal.read_text().splitlines()]
+    return content, (record.parent / "statistics.npz").read_bytes(), told
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tiny_cache: Path) -> tuple[dict[str, Any], bytes]:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tiny_cache: Path) -> Outcome:
     folder = tmp_path_factory.mktemp("whole")
-    process = start(folder, tiny_cache)
-    assert process.wait(timeout=300) == 0, process.stderr
+    in_this_process(folder, tiny_cache, {"tiny-4": document(steps=STEPS)})
     return outcome(folder)
 
 
@@ -55,8 +58,8 @@ def steps_done(folder: Path) -> int:
     "moment",
     ["before the first step", "early in training", "late in training", "while predicting", "before the record"],
 )
-def test_a_killed_run_ends_like_an_uninterrupted_one(
-    tmp_path: Path, tiny_cache: Path, uninterrupted: tuple[dict[str, Any], bytes], moment: str
+def test_a_killed_run_ends_like_an_uninterrupted_one_and_its_journal_tells_every_step_once(
+    tmp_path: Path, tiny_cache: Path, uninterrupted: Outcome, moment: str
 ) -> None:
     reached = {
         "before the first step": lambda: any(tmp_path.glob("work/runs/*/submission.yaml")),
@@ -72,15 +75,15 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert reached()
-    again = start(tmp_path / "work", tiny_cache)
-    assert again.wait(timeout=300) == 0
+    in_this_process(tmp_path / "work", tiny_cache, {"tiny-4": document(steps=STEPS)})
     assert outcome(tmp_path / "work") == uninterrupted
+    assert uninterrupted[2] == list(range(2, STEPS + 1, 2))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_keeps_the_work_says_so_and_exits_with_130(
-    tmp_path: Path, tiny_cache: Path, uninterrupted: tuple[dict[str, Any], bytes], number: int
+    tmp_path: Path, tiny_cache: Path, uninterrupted: Outcome, number: int
 ) -> None:
     process = start(tmp_path / "work", tiny_cache)
     while steps_done(tmp_path / "work") < 6 and process.poll() is None:
@@ -91,26 +94,14 @@ def test_an_interrupt_keeps_the_work_says_so_and_exits_with_130(
     assert b"interrupted" in stderr
     assert b"Traceback" not in stderr
     assert list(tmp_path.glob("work/runs/*/checkpoint.pt"))
-    assert start(tmp_path / "work", tiny_cache).wait(timeout=300) == 0
+    in_this_process(tmp_path / "work", tiny_cache, {"tiny-4": document(steps=STEPS)})
     assert outcome(tmp_path / "work") == uninterrupted
 
 
 @pytest.mark.slow
 def test_two_processes_that_submit_the_same_at_once_make_one_record(
-    tmp_path: Path, tiny_cache: Path, uninterrupted: tuple[dict[str, Any], bytes]
+    tmp_path: Path, tiny_cache: Path, uninterrupted: Outcome
 ) -> None:
     processes = [start(tmp_path / "work", tiny_cache) for _ in range(2)]
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
     assert outcome(tmp_path / "work") == uninterrupted
-
-
-@pytest.mark.slow
-def test_the_journal_tells_every_step_once_after_a_kill(tmp_path: Path, tiny_cache: Path) -> None:
-    process = start(tmp_path / "work", tiny_cache)
-    while steps_done(tmp_path / "work") < 10 and process.poll() is None:
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
-    assert start(tmp_path / "work", tiny_cache).wait(timeout=300) == 0
-    (journal,) = tmp_path.glob("work/runs/*/log.jsonl")
-    assert [json.loads(line)["step"] for line in journal.read_text().splitlines()] == list(range(2, STEPS + 1, 2))

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import pytest
 import yaml
+from tests_runs import in_this_process
 from tests_support import document
 
 from harness.errors import HarnessError
@@ -121,6 +122,11 @@ def start(folder: Path, cache: Path, *words: str) -> subprocess.Popen[bytes]:
     )
 
 
+def finish(folder: Path, cache: Path) -> None:
+    content = raw(**ASKED, batch_size=4)
+    in_this_process(folder, cache, {content["name"]: content})
+
+
 def outcome(folder: Path) -> dict[str, Any]:
     (record,) = folder.glob("leaderboard/records/*/*/record.json")
     content = orjson.loads(record.read_bytes())
@@ -128,11 +134,17 @@ def outcome(folder: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny_cache: Path) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    finish(folder, tiny_cache)
+    return folder
+
+
 @pytest.mark.slow
 def test_a_run_that_is_killed_between_corruptions_goes_on_with_the_next_and_ends_alike(
-    tmp_path: Path, tiny_cache: Path
+    tmp_path: Path, tiny_cache: Path, whole: Path
 ) -> None:
-    assert start(tmp_path / "whole", tiny_cache).wait(timeout=300) == 0
     work = tmp_path / "work"
     process = start(work, tiny_cache)
     deadline = time.monotonic() + 200
@@ -146,18 +158,17 @@ def test_a_run_that_is_killed_between_corruptions_goes_on_with_the_next_and_ends
     process.wait()
     before = {path: path.stat().st_mtime_ns for path in scored()}
     assert 7 <= len(before) < 20
-    assert start(work, tiny_cache).wait(timeout=300) == 0
-    assert outcome(work) == outcome(tmp_path / "whole")
+    finish(work, tiny_cache)
+    assert outcome(work) == outcome(whole)
     assert {path: path.stat().st_mtime_ns for path in before} == before  # none was scored twice
 
 
 @pytest.mark.slow
-def test_two_processes_score_corruptions_as_one_does(tmp_path: Path, tiny_cache: Path) -> None:
+def test_two_processes_score_corruptions_as_one_does(tmp_path: Path, tiny_cache: Path, whole: Path) -> None:
     """Both from the same weights: batches of a step are other ones in two processes, but evaluation is not."""
-    assert start(tmp_path / "one", tiny_cache).wait(timeout=300) == 0
-    first = outcome(tmp_path / "one")
+    first = outcome(whole)
     two = tmp_path / "two"
-    (folder,) = (tmp_path / "one" / "runs").iterdir()
+    (folder,) = (whole / "runs").iterdir()
     for name in ("weights.safetensors", "training.json"):
         (two / "runs" / folder.name).mkdir(parents=True, exist_ok=True)
         (two / "runs" / folder.name / name).write_bytes((folder / name).read_bytes())

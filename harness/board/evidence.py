@@ -99,15 +99,21 @@ class Evidence:
         draws: Bootstrap draws.
         seed: Seed of the bootstrap.
         cached: Whether to use and keep outcomes in the board's cache.
+        keep_in: File in the board's folder that outcomes are kept in, if not that of the board itself, whose outcomes
+            are used, too.
     """
 
-    def __init__(self, board: Path, draws: int = 1000, seed: int = 0, cached: bool = True) -> None:
+    def __init__(
+        self, board: Path, draws: int = 1000, seed: int = 0, cached: bool = True, keep_in: Path = CACHE
+    ) -> None:
         if not 100 <= draws <= 1_000_000:
             raise HarnessError(f"draws: {draws} is not between 100 and 1,000,000")
         if not 0 <= seed < 2**63:
             raise HarnessError(f"seed: {seed} is not between 0 and 2**63 - 1")
         self.board, self.draws, self.seed, self.cached = board, draws, seed, cached
-        self._known = _load(board) if cached else {}
+        self._file = board / keep_in
+        self._kept = _load(self._file) if cached else {}
+        self._known = self._kept if keep_in == CACHE or not cached else _load(board / CACHE) | self._kept
         self._used: dict[str, Any] = {}
         self._results: dict[str, dict[str, Result]] = {}
         self._content: dict[str, str] = {}
@@ -217,9 +223,9 @@ class Evidence:
 
     def save(self) -> None:
         """Keep the outcomes that were asked for, and forget all others."""
-        if self.cached and self._used != self._known:
+        if self.cached and self._used != self._kept:
             write_text(self.board / CACHE.parent / ".gitignore", "*\n")
-            write_bytes(self.board / CACHE, orjson.dumps(self._used, option=orjson.OPT_SORT_KEYS))
+            write_bytes(self._file, orjson.dumps(self._used, option=orjson.OPT_SORT_KEYS))
 
     def _read(self, record: Record) -> dict[str, Result]:
         results = self._results.pop(record.id, None)
@@ -276,9 +282,9 @@ def _multipliers(size: int) -> NDArray[np.int64]:
     return np.random.default_rng(size).integers(limits.min, limits.max, size, dtype=np.int64, endpoint=True)
 
 
-def _load(board: Path) -> dict[str, Any]:
+def _load(file: Path) -> dict[str, Any]:
     try:
-        known = orjson.loads((board / CACHE).read_bytes())
+        known = orjson.loads(file.read_bytes())
     except (OSError, orjson.JSONDecodeError):  # a cache that is not there or broken costs time, nothing else
         return {}
     return known if isinstance(known, dict) else {}

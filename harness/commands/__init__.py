@@ -1,1 +1,1 @@
-"""Verbs of the command line that have a module of their own. Thin, as `harness.cli`."""
+"""The verbs of the command line. Thin: each parses its arguments, calls one function and prints what it returns."""

@@ -5,12 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from harness.board.entries import protocol_hash
 from harness.board.evidence import Evidence
 from harness.board.records import Record
-from harness.evaluation.resampling import holm, interaction
+from harness.evaluation.resampling import holm, paired_sums
 from harness.studies.contrasts import outcome
 from harness.studies.spec import Interaction
+
+
+class Change(BaseModel):
+    """What a change does in one setting beside what it does in another.
+
+    Attributes:
+        first: The change's difference in the one setting, in fractions.
+        second: In the other.
+        difference: First minus second.
+        low: Lower end of its 95% interval.
+        high: Upper end.
+        p_value: Two-sided, uncorrected.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
 
 
 def answered(
@@ -40,14 +64,27 @@ def answered(
             protocols = {protocol_hash(side[0].tasks[card].protocol) if card in side[0].tasks else "" for side in sides}
             if len(protocols) > 1 or "" in protocols:
                 continue
-            a, b, c, d = (evidence.results(side, card) for side in sides)
-            change = interaction((a, b), (c, d), evidence.draws, evidence.seed)
-            rows.append(
-                {**one.model_dump(mode="json"), "card": card, "seeds": sorted(common)}
-                | {"first": change.a, "second": change.b, "difference": change.difference}
-                | {"low": change.interval.low, "high": change.interval.high, "p_value": change.p_value}
-            )
+            change = _change(sides, card, evidence)
+            rows.append({**one.model_dump(mode="json"), "card": card, "seeds": sorted(common), **change.model_dump()})
     for row, p in zip(rows, holm([row["p_value"] for row in rows]) if rows else [], strict=True):
         verdict = {"better": "more", "worse": "less"}.get(outcome(row["difference"], p), "not told apart")
         row |= {"p_holm": p, "verdict": verdict}
     return rows
+
+
+def _change(sides: Sequence[Sequence[Record]], card: str, evidence: Evidence) -> Change:
+    """(a - b) - (c - d) of four arms on a task."""
+
+    def compute() -> Change:
+        a, b, c, d = (evidence.results(side, card) for side in sides)
+        found = paired_sums([(1, a), (-1, b)], [(1, c), (-1, d)], evidence.draws, evidence.seed)
+        return Change(
+            first=found.a,
+            second=found.b,
+            difference=found.difference,
+            low=found.interval.low,
+            high=found.interval.high,
+            p_value=found.p_value,
+        )
+
+    return evidence.outcome(Change, compute, "interaction", *((card, side) for side in sides))

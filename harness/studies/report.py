@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from harness.board.entries import Entry, entries_of
-from harness.board.evidence import Evidence
+from harness.board.evidence import CACHE, Evidence
 from harness.board.records import Record, read_records
 from harness.board.relative import against_single_tasks, relative_change, single_task_entries
 from harness.board.text import percent, points
@@ -40,7 +40,7 @@ def report(study: Study, arms: Mapping[str, Arm], board: Path, draws: int = 1000
     Raises:
         HarnessError: Statistics are missing or damaged.
     """
-    evidence = Evidence(board, draws)
+    evidence = Evidence(board, draws, keep_in=CACHE.with_name(f"study-{study.name}.json"))
     records = read_records(board)
     ranked = [entry for entry in entries_of(records) if not entry.problems]
     found = {name: records_of(arm, records) for name, arm in arms.items()}
@@ -57,6 +57,8 @@ def report(study: Study, arms: Mapping[str, Arm], board: Path, draws: int = 1000
         document["chance_of_change"] = chance
         document["stopped"] = bool(document["missing_seeds"]) and settled(study.stop, len(document["seeds"]), chance)
         document["against"] = references.get(document["arm"])
+    interactions = answered(study.interactions, found, evidence)
+    evidence.save()  # rounds of a study with a rule for stopping ask for the same again
     return {
         "name": study.name,
         "description": study.description,
@@ -65,7 +67,7 @@ def report(study: Study, arms: Mapping[str, Arm], board: Path, draws: int = 1000
         "rule": _rule(study, len(contrasts)),
         "draws": draws,
         "claims": claims,
-        "interactions": answered(study.interactions, found, evidence),
+        "interactions": interactions,
         "arms": documents,
         "contrasts": contrasts,
         "robustness": robustness(references, found),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -62,37 +63,44 @@ def forecast(files: Sequence[Path], board: Path) -> dict[str, Any]:
     return {"runs": runs, "done": runs - len(missing), "missing": len(missing), "seconds": seconds}
 
 
-def run(
-    files: Sequence[Path],
-    launcher: str | None,
-    jobs: int | None,
-    options: Sequence[str],
-    board: Path,
-    runs: Path,
-    reporter: Reporter,
-) -> list[str]:
-    """Train what is missing.
+@dataclass(frozen=True)
+class Runner:
+    """How and where the runs of a study are made.
 
-    Args:
-        files: From `submissions`.
+    Attributes:
         launcher: ``local``, ``slurm`` or ``ray``; None runs one after another in this process.
         jobs: As the launchers take it.
         options: As the launchers take them.
         board: The leaderboard's folder.
         runs: Folder of run folders.
         reporter: Shows progress.
-
-    Returns:
-        A sentence about each run that failed.
-
-    Raises:
-        HarnessError: A submission is not valid, or without a launcher a run failed.
     """
-    if launcher is None:
-        for file in files:
-            api.submit(file, board=board, runs=runs, reporter=reporter)
-        return []
-    from harness.launching.launch import launch
 
-    launched = launch(launcher, files, at_once=jobs, options=options, board=board, runs=runs, reporter=reporter)
-    return [f"{job.id}: {job.last_words()} (log: {job.log})" for job in launched.failed]
+    launcher: str | None
+    jobs: int | None
+    options: Sequence[str]
+    board: Path
+    runs: Path
+    reporter: Reporter
+
+    def train(self, files: Sequence[Path]) -> list[str]:
+        """Train what is missing.
+
+        Args:
+            files: From `submissions`.
+
+        Returns:
+            A sentence about each run that failed.
+
+        Raises:
+            HarnessError: A submission is not valid, or without a launcher a run failed.
+        """
+        where: dict[str, Any] = {"board": self.board, "runs": self.runs, "reporter": self.reporter}
+        if self.launcher is None:
+            for file in files:
+                api.submit(file, **where)
+            return []
+        from harness.launching.launch import launch
+
+        launched = launch(self.launcher, files, at_once=self.jobs, options=self.options, **where)
+        return [f"{job.id}: {job.last_words()} (log: {job.log})" for job in launched.failed]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.board.text import duration
-from harness.progress import Reporter
-from harness.studies import page, run
+from harness.studies import page
 from harness.studies.power import seeds_needed
 from harness.studies.report import report
+from harness.studies.run import Runner, submissions
 from harness.studies.spec import Arm, Study, arms_of, load_study
 
 
@@ -47,50 +47,32 @@ def prepare(file: Path, seeds: Sequence[int] | None, overrides: Sequence[str], r
     study = load_study(file)
     arms = arms_of(study, file, tuple(seeds) if seeds is not None else None, tuple(overrides))
     folder = runs / "studies" / study.name
-    return Prepared(study, arms, run.submissions(arms, folder, study.single_tasks), folder)
+    return Prepared(study, arms, submissions(arms, folder, study.single_tasks), folder)
 
 
-def execute(
-    prepared: Prepared,
-    launcher: str | None,
-    jobs: int | None,
-    options: Sequence[str],
-    board: Path,
-    runs: Path,
-    reporter: Reporter,
-) -> list[str]:
+def execute(prepared: Prepared, runner: Runner) -> list[str]:
     """Train what is missing; where the study has a rule for stopping, seed by seed until it is met.
 
     Args:
         prepared: The study.
-        launcher: As `harness.studies.run.run` takes it.
-        jobs: As the launchers take it.
-        options: As the launchers take them.
-        board: The leaderboard's folder.
-        runs: Folder of run folders.
-        reporter: Shows progress.
-
-    Returns:
-        A sentence about each run that failed.
-
-    Raises:
-        HarnessError: A submission is not valid, or without a launcher a run failed.
+        runner: How and where; returns and raises as its `train`.
     """
     study, arms = prepared.study, prepared.arms
     if study.stop is None:
-        return run.run(prepared.files, launcher, jobs, options, board, runs, reporter)
+        return runner.train(prepared.files)
     most = max(len(arm.submission.seeds) for arm in arms.values())
     running = set(arms)
     for seeds in range(min(study.stop.after, most), most + 1):
         part = {name: first_seeds(arm, seeds) for name, arm in arms.items() if name in running}
-        files = run.submissions(part, prepared.folder, study.single_tasks)
-        failed = run.run(files, launcher, jobs, options, board, runs, reporter)
+        failed = runner.train(submissions(part, prepared.folder, study.single_tasks))
         if failed or seeds == most:
             return failed
-        running = unsettled(prepared, board)
+        running = unsettled(prepared, runner.board)
         for name in sorted(set(part) - running):
             if seeds < len(arms[name].submission.seeds):
-                reporter.say(f"{study.name}: {name} stops after {seeds} seeds: more would hardly change what is said")
+                runner.reporter.say(
+                    f"{study.name}: {name} stops after {seeds} seeds: more would hardly change what is said"
+                )
         if not running:
             break
     return []

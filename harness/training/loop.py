@@ -1,46 +1,37 @@
-"""The training loop: one forward over a dict of task batches, one backward, one optimizer step."""
+"""The training loop: step after step, and what falls due between steps."""
 
 from __future__ import annotations
 
-import math
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from harness.data.batches import Batch
-from harness.data.joint_images import share_images
-from harness.data.loading import Place, TaskData, TrainingOrder, loader
+from harness.data.loading import TaskData
 from harness.data.unlabelled import UnlabelledData
 from harness.models.network import MultiTaskNetwork
-from harness.progress import Reporter
+from harness.progress import Bar, Reporter
 from harness.submission import Submission
-from harness.training.affinity import affinity
-from harness.training.averaging import WeightAverage
-from harness.training.balancing.base import Setting, build_balancer
 from harness.training.compiling import as_written, compiled
 from harness.training.engine import Engine
-from harness.training.finite import any_process, gradient_norm, require_finite, require_finite_gradient
-from harness.training.gate_curves import GateCurves, reach
+from harness.training.finite import any_process
+from harness.training.gate_curves import GateCurves
 from harness.training.heap import keep_freed_memory
 from harness.training.measuring import Measure
 from harness.training.meters import Meters
-from harness.training.optimization import build_optimizer, learning_rate
-from harness.training.parts import look_back
-from harness.training.placeholders.adversarial import differentiate_with_adversary
-from harness.training.placeholders.feeding import SampleFeed
 from harness.training.placeholders.starting import begin_tokens
-from harness.training.placeholders.substitution.controller import substitute
 from harness.training.planning import plan
 from harness.training.recomputing import recomputing
 from harness.training.resuming import Resumable
 from harness.training.selection import Selection
 from harness.training.signals import stop_signals
 from harness.training.state import Progress
+from harness.training.stepping import Stepper, Taken
 
 Log = Callable[[int, Mapping[str, float]], None]
 
@@ -95,172 +86,178 @@ def train(
         KeyboardInterrupt: Ctrl-C or a termination signal came; the work so far is in the checkpoint.
     """
     keep_freed_memory()
-    config = submission.training
-    planned = plan(submission, data)
-    steps = planned.steps
-    weights = {task.dataset: task.weight for task in submission.tasks}
-    sizes, leaders = {task.dataset: task.batch_size for task in submission.tasks}, submission.leaders()
-    counts = planned.batches()
-    # Steps in which the task that takes longest sees its data once; with one batch of each task per step, its batches.
-    epoch = max(math.ceil(len(one) / sizes[name] * steps / max(1, counts[name])) for name, one in data.items())
-    seed = next(iter(data.values())).seed
-    balancer = build_balancer(config.balancing, Setting(weights, seed, epoch))
-    trainable = torch.nn.ModuleDict({"network": network, "balancer": balancer})
-    optimizer = build_optimizer(trainable, config.optimizer)
-    balancer.to(engine.device)
-    substituting = substitute(submission, network, engine, data, planned)
-    model, optimizer = engine.prepare(network, optimizer)
-    average = WeightAverage(network, config.ema) if config.ema is not None else None
-
-    def measure(what: Mapping[str, TaskData], name: str) -> Measure:
-        return Measure(what, submission.evaluation.batch_size, config.workers, folder / name, engine, reporter)
-
-    selection = None
-    if config.selection is not None and selection_data is not None:
-        selection = Selection(config.selection, measure(selection_data, "selection"), engine, reporter)
-    stages = measure(evaluation_data, "stages") if evaluation_data is not None else None
-    run = Resumable(network, balancer, optimizer, engine, average, selection, substituting, config.checkpoints_kept)
-    progress = run.resume(folder, reporter)
+    run = _Run(submission, network, engine, data, folder, reporter, selection_data, evaluation_data)
+    progress = run.progress
     if not progress.step:
         begin_tokens(network, engine, data)
     begin(progress)
     if progress.step:
-        reporter.say(f"resuming at step {progress.step} of {steps}")
-    batches = {}
-    for name, taken in planned.batches(progress.step).items():
-        order: Iterable[list[Place]] = TrainingOrder(data[name], sizes[name], taken, engine.rank, engine.world)
-        if substituting is not None:
-            order = substituting.order(name, order)
-        batches[name] = iter(loader(data[name], order, config.workers))
-    feed = SampleFeed(submission, pools or {}, engine, planned.batches(progress.step))
+        reporter.say(f"resuming at step {progress.step} of {run.steps}")
+    run.stepper.open(pools or {}, progress.step)
     network.train()
-    several = balancer.repeats or config.log_gradients is not None or config.log_affinity is not None
-    several = several or (substituting is not None and substituting.repeats)
     with (
         stop_signals() as stopped,
-        compiled(network, config.compile, several),
-        recomputing(network, config.gradient_checkpointing),
-        reporter.bar("training", steps, progress.step) as bar,
+        compiled(network, submission.training.compile, run.stepper.repeats),
+        recomputing(network, submission.training.gradient_checkpointing),
+        reporter.bar("training", run.steps, progress.step) as bar,
     ):
-        meters = Meters(engine, progress)
-        gates = GateCurves(network, engine, config.compile)
-        kept = progress.step
-
-        def over() -> bool:
-            return progress.step >= steps or bool(progress.ended)
-
-        def write(point: Mapping[str, float]) -> None:
-            progress.draw(point)
-            progress.points += 1
-            log(progress.step, {**point, **gates.take(), **meters.point()})
-
-        def write_losses(also: dict[str, float] | None = None) -> None:
-            also = also or {}
-            if progress.pending and (progress.step % config.log_every == 0 or over()):
-                rate = learning_rate(config.schedule, config.optimizer.learning_rate, progress.step - 1, steps)
-                write(progress.losses() | {"learning_rate": rate} | also)
-            elif also:
-                write(also)
-
-        def keep() -> None:
-            meters.settle()
-            run.keep(folder, progress)
-
-        def stop_if(wanted: bool) -> None:
-            if wanted:
-                keep()
-                raise KeyboardInterrupt
-
-        while True:
-            meters.watch.start()
-            if stages is not None and planned.due(progress.step, len(progress.stages)):
-                with average.installed() if average is not None else nullcontext(), as_written(network):
-                    progress.stages.append(stages(network))
-                meters.watch.lap("stages")
-                write({f"stage/{name}": value for name, value in progress.stages[-1].items()})
-                stop_if(*any_process(engine, bool(stopped) or engine.orphaned))
-            if selection is not None and selection.due(progress, over()):
-                with average.installed() if average is not None else nullcontext(), as_written(network):
-                    point = selection.look(network, progress)
-                meters.watch.lap("selection")
-                write(point)
-                write_losses()
-                stop_if(*any_process(engine, bool(stopped) or engine.orphaned))
-            if over():
-                break
-            if progress.step % config.checkpoint_every == 0 and progress.step != kept:
-                keep()
-                kept = progress.step
-                meters.watch.start()
-            rate = learning_rate(config.schedule, config.optimizer.learning_rate, progress.step, steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["scale"]
-            tasks = planned.tasks(progress.step)
-            network.advance(progress.step, steps)
-            loaded = {name: next(batches[name]).to(engine.device) for name in tasks}
-            step_batches = share_images(loaded, leaders)
-            samples = feed.next(tasks, progress.step)
-            meters.watch.lap("data")
-            following = progress.step + 1
-            reach(network, progress.step / steps)
-            related = {}
-            if config.log_affinity is not None and following % config.log_affinity == 0:
-                related = affinity(model, engine, step_batches, config.accumulation, rate)
-                meters.watch.lap("affinity")
-            cosines = config.log_gradients is not None and following % config.log_gradients == 0
-            found: dict[str, float] | None = None  # weights and cosines, in steps that end at a point of the curves
-            if cosines or related or following == steps or following % config.log_every == 0:
-                found = related
-            if substituting is not None:
-                substituting.begin(progress.step, model, step_batches, rate)
-                meters.watch.lap("substitution")
-            if network.objectives is not None:
-                network.objectives.step = progress.step
-            with gates.watching(found is not None):
-                values = differentiate_with_adversary(
-                    config.placeholders.adversarial,
-                    *(model, engine, balancer, step_batches, config.accumulation, meters.watch.lap, found, cosines),
-                    samples=samples,
-                )
-            require_finite(values, progress.step)
-            limit = config.gradient_clip
-            norm = gradient_norm(network) if limit is None else engine.clip(model, limit)
-            if config.precision != "16":  # whose scaler notices, leaves out the step and scales less
-                require_finite_gradient(norm, network, engine, step_batches, progress.step)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if balancer.looks_back:
-                balancer.look_back(look_back(model, engine, step_batches, config.accumulation))
-            if substituting is not None:
-                substituting.end(values, rate, found)
-            if average is not None:
-                average.update()
-            meters.watch.lap("optimizer")
-            progress.step += 1
-            progress.take(values)
-            progress.images += sum(sizes[name] for name in tasks if leaders.get(name) not in tasks)
-            read = [*step_batches.values(), *(samples.batches.values() if samples is not None else ())]
-            for sentence in _skipped(engine, read) if config.on_bad_image == "skip" else ():
-                if sentence not in progress.skipped:
-                    progress.skipped.append(sentence)
-                    reporter.say(f"skipped: {sentence}")
-            bar.advance(values=values, images={name: sizes[name] for name in tasks})
-            late = config.max_minutes is not None and meters.seconds >= 60 * config.max_minutes
-            stop, late = any_process(engine, bool(stopped) or engine.orphaned, late)
-            if late and progress.step < steps:
-                progress.ended = (
-                    f"training ended after step {progress.step} of {steps}: its time was up"
-                    f" (training.max_minutes: {config.max_minutes:g})"
-                )
-            write_losses(found)
-            stop_if(stop)
-        meters.settle()
-    if selection is not None:
-        selection.choose(network)
-    elif average is not None:
-        average.install()
+        run.go(stopped, bar, log)
+    run.choose()
     network.eval()
     return progress
+
+
+class _Run:
+    """A run in progress. All processes alike; the arguments are those of `train`."""
+
+    def __init__(
+        self,
+        submission: Submission,
+        network: MultiTaskNetwork,
+        engine: Engine,
+        data: Mapping[str, TaskData],
+        folder: Path,
+        reporter: Reporter,
+        selection_data: Mapping[str, TaskData] | None,
+        evaluation_data: Mapping[str, TaskData] | None,
+    ) -> None:
+        self._config, self._network, self._engine = submission.training, network, engine
+        self._folder, self._reporter = folder, reporter
+        self._sizes = {task.dataset: task.batch_size for task in submission.tasks}
+        self._plan = plan(submission, data)
+        self.steps = self._plan.steps
+        self.stepper = Stepper(submission, network, engine, data, self._plan)
+
+        def measure(what: Mapping[str, TaskData], name: str) -> Measure:
+            batch_size, workers = submission.evaluation.batch_size, submission.training.workers
+            return Measure(what, batch_size, workers, folder / name, engine, reporter)
+
+        self._selection = None
+        if self._config.selection is not None and selection_data is not None:
+            self._selection = Selection(self._config.selection, measure(selection_data, "selection"), engine, reporter)
+        self._stages = measure(evaluation_data, "stages") if evaluation_data is not None else None
+        stepper = self.stepper
+        self._state = Resumable(
+            *(network, stepper.balancer, stepper.optimizer, engine, stepper.average),
+            *(self._selection, stepper.substituting, self._config.checkpoints_kept),
+        )
+        self.progress = self._state.resume(folder, reporter)
+
+    def go(self, stopped: Sequence[int], bar: Bar, log: Log) -> None:
+        """Train to the end.
+
+        Args:
+            stopped: Gets a signal to stop, when one comes.
+            bar: Shows the steps.
+            log: As `train` takes it.
+
+        Raises:
+            KeyboardInterrupt: A signal came; the work so far is in the checkpoint.
+        """
+        progress, self._stopped, self._log = self.progress, stopped, log
+        self._meters = Meters(self._engine, progress)
+        self._gates = GateCurves(self._network, self._engine, self._config.compile)
+        kept = progress.step
+        while True:
+            self._meters.watch.start()
+            self._score_stage()
+            self._select()
+            if self._over:
+                break
+            if progress.step % self._config.checkpoint_every == 0 and progress.step != kept:
+                self._keep()
+                kept = progress.step
+                self._meters.watch.start()
+            taken = self.stepper.take(progress.step, self._meters.watch, self._gates)
+            self._count(taken)
+            bar.advance(values=taken.losses, images={name: self._sizes[name] for name in taken.tasks})
+            stop = self._asked_to_stop_or_late()
+            self._write_losses(taken.points)
+            self._stop_if(stop)
+        self._meters.settle()
+
+    def choose(self) -> None:
+        """Give the network the weights that the run ends in."""
+        if self._selection is not None:
+            self._selection.choose(self._network)
+        elif self.stepper.average is not None:
+            self.stepper.average.install()
+
+    @property
+    def _over(self) -> bool:
+        return self.progress.step >= self.steps or bool(self.progress.ended)
+
+    def _score_stage(self) -> None:
+        """After a stage of the regime but the last, score the network on the evaluation splits."""
+        progress = self.progress
+        if self._stages is None or not self._plan.due(progress.step, len(progress.stages)):
+            return
+        with self._averaged(), as_written(self._network):
+            progress.stages.append(self._stages(self._network))
+        self._meters.watch.lap("stages")
+        self._write({f"stage/{name}": value for name, value in progress.stages[-1].items()})
+        self._stop_if(*self._asked_to_stop())
+
+    def _select(self) -> None:
+        """Where it is due, look at the selection splits."""
+        if self._selection is None or not self._selection.due(self.progress, self._over):
+            return
+        with self._averaged(), as_written(self._network):
+            point = self._selection.look(self._network, self.progress)
+        self._meters.watch.lap("selection")
+        self._write(point)
+        self._write_losses()
+        self._stop_if(*self._asked_to_stop())
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return self.stepper.average.installed() if self.stepper.average is not None else nullcontext()
+
+    def _count(self, taken: Taken) -> None:
+        progress = self.progress
+        progress.step += 1
+        progress.take(taken.losses)
+        progress.images += self.stepper.images(taken.tasks)
+        for sentence in _skipped(self._engine, taken.batches) if self._config.on_bad_image == "skip" else ():
+            if sentence not in progress.skipped:
+                progress.skipped.append(sentence)
+                self._reporter.say(f"skipped: {sentence}")
+
+    def _asked_to_stop(self, *flags: bool) -> list[bool]:
+        """Whether any process is asked to stop, and for each flag whether it is set in any process."""
+        return any_process(self._engine, bool(self._stopped) or self._engine.orphaned, *flags)
+
+    def _asked_to_stop_or_late(self) -> bool:
+        """Whether any process is asked to stop; where time is up, the run ends."""
+        limit, progress = self._config.max_minutes, self.progress
+        stop, late = self._asked_to_stop(limit is not None and self._meters.seconds >= 60 * limit)
+        if late and progress.step < self.steps:
+            progress.ended = (
+                f"training ended after step {progress.step} of {self.steps}: its time was up"
+                f" (training.max_minutes: {limit:g})"
+            )
+        return stop
+
+    def _stop_if(self, wanted: bool) -> None:
+        if wanted:
+            self._keep()
+            raise KeyboardInterrupt
+
+    def _keep(self) -> None:
+        self._meters.settle()
+        self._state.keep(self._folder, self.progress)
+
+    def _write_losses(self, also: Mapping[str, float] | None = None) -> None:
+        """A point of the learning curves, where one is due or there is more to tell."""
+        also, progress = also or {}, self.progress
+        if progress.pending and (progress.step % self._config.log_every == 0 or self._over):
+            self._write({**progress.losses(), "learning_rate": self.stepper.rate(progress.step - 1), **also})
+        elif also:
+            self._write(also)
+
+    def _write(self, point: Mapping[str, float]) -> None:
+        self.progress.draw(point)
+        self.progress.points += 1
+        self._log(self.progress.step, {**point, **self._gates.take(), **self._meters.point()})
 
 
 def _skipped(engine: Engine, batches: Iterable[Batch]) -> list[str]:

@@ -16,7 +16,7 @@ from harness.models.step_tokens import PART
 from harness.training.balancing.base import Balancer
 from harness.training.balancing.step import Step
 from harness.training.engine import Engine
-from harness.training.placeholders.samples import Samples, add_samples
+from harness.training.placeholders.samples import Samples, pop_samples
 
 
 class Part(NamedTuple):
@@ -73,7 +73,7 @@ def differentiate(
             losses[PENALTY] = losses[PENALTY] / len(parts)
         names = list(losses)
         found.append(torch.stack([loss.detach().float() for loss in losses.values()]))
-        beside = add_samples(losses, None)
+        beside = pop_samples(losses)
         terms = [losses.pop(name) for name in [*losses] if name not in batches]
         terms += [beside] if beside is not None else []
         penalty = reduce(torch.add, terms) if terms else None

@@ -18,15 +18,15 @@ from harness.evaluation.classification import ClassificationResult, evaluate
 from harness.evaluation.metric import Result
 from harness.evaluation.resampling import (
     LEVEL,
-    _paired,
     draw_weights,
     entry_interval,
     holm,
     images_needed,
-    interaction,
     paired_difference,
+    paired_sums,
     single_interval,
 )
+from harness.evaluation.resampling.differences import compare_draws
 
 
 def accuracy(correct: NDArray[np.bool_], ids: list[str] | None = None) -> ClassificationResult:
@@ -142,7 +142,7 @@ def test_seeds_that_differ_alike_on_both_sides_cancel_when_they_are_paired() -> 
 
 def test_where_images_add_nothing_the_p_value_of_several_seeds_is_that_of_a_paired_t_test() -> None:
     a, b = np.array([0.74, 0.71, 0.76, 0.73]), np.array([0.70, 0.69, 0.70, 0.71])
-    found = _paired([a, b], [np.repeat(side[:, None], 500, axis=1) for side in (a, b)], seed=0, images=100)
+    found = compare_draws([a, b], [np.repeat(side[:, None], 500, axis=1) for side in (a, b)], seed=0, images=100)
     assert found.p_value == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-9)
 
 
@@ -150,7 +150,7 @@ def test_the_p_value_of_several_seeds_is_the_share_beyond_zero_of_images_and_see
     generator = np.random.default_rng(5)
     a, b = np.array([0.62, 0.58, 0.60]), np.array([0.55, 0.57, 0.56])
     noise = generator.normal(0, 0.02, 4000)
-    found = _paired([a, b], [a[:, None] + noise, np.repeat(b[:, None], 4000, axis=1)], seed=0, images=100)
+    found = compare_draws([a, b], [a[:, None] + noise, np.repeat(b[:, None], 4000, axis=1)], seed=0, images=100)
     spread = (a - b).std(ddof=1) / 3**0.5
     drawn = 0.04 + np.tile(noise, 500) + spread * generator.standard_t(2, 2_000_000)
     assert found.p_value == pytest.approx(2 * (drawn <= 0).mean(), rel=0.02)
@@ -158,7 +158,7 @@ def test_the_p_value_of_several_seeds_is_the_share_beyond_zero_of_images_and_see
 
 def test_several_seeds_can_pass_the_correction_of_a_large_family() -> None:
     a, b = (np.array(side) for side in ([0.80, 0.81, 0.80, 0.79, 0.80], [0.60, 0.61, 0.60, 0.59, 0.61]))
-    found = _paired([a, b], [np.repeat(side[:, None], 1000, axis=1) for side in (a, b)], seed=0, images=100)
+    found = compare_draws([a, b], [np.repeat(side[:, None], 1000, axis=1) for side in (a, b)], seed=0, images=100)
     assert found.p_value * 500 < 0.05  # 1,000 draws alone would show nothing below 0.002
 
 
@@ -166,16 +166,18 @@ def test_an_interaction_is_the_paired_difference_of_two_differences() -> None:
     generator = np.random.default_rng(8)
     sides = [[accuracy(generator.random(200) < rate) for _ in range(3)] for rate in (0.8, 0.5, 0.6, 0.55)]
     a, b, c, d = ([one.reduce()["top1"] for one in side] for side in sides)
-    found = interaction((sides[0], sides[1]), (sides[2], sides[3]))
+    found = paired_sums([(1, sides[0]), (-1, sides[1])], [(1, sides[2]), (-1, sides[3])])
     by_seed = np.array(a) - b - np.array(c) + d
     assert found.difference == pytest.approx(by_seed.mean())
     assert (found.a, found.b) == (pytest.approx(np.mean(a) - np.mean(b)), pytest.approx(np.mean(c) - np.mean(d)))
     assert found.seed_spread == pytest.approx(by_seed.std(ddof=1) / 3**0.5)
     plain = paired_difference(sides[0], sides[1])
-    same = interaction((sides[0], sides[1]), (sides[2], sides[2]))  # nothing happens in the other setting
+    same = paired_sums(
+        [(1, sides[0]), (-1, sides[1])], [(1, sides[2]), (-1, sides[2])]
+    )  # nothing happens in the other setting
     assert (same.interval.low, same.interval.high) == pytest.approx((plain.interval.low, plain.interval.high))
     with pytest.raises(HarnessError, match="cannot be paired"):
-        interaction((sides[0], sides[1]), (sides[2], sides[3][:2]))
+        paired_sums([(1, sides[0]), (-1, sides[1])], [(1, sides[2]), (-1, sides[3][:2])])
 
 
 def test_images_needed_is_about_what_the_formula_of_a_mean_says() -> None:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from tests_runs import Ended, ended, in_this_process
 from tests_support import document
 
 from harness.cards import load_card
@@ -72,11 +72,6 @@ def finish(folder: Path, cache: Path, raw: dict[str, Any], words: Sequence[str],
     return out, err
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    (file,) = folder.glob("runs/*/weights.safetensors")
-    return load_file(file)
-
-
 def record(folder: Path) -> dict[str, Any]:
     (file,) = folder.glob("leaderboard/records/*/*/record.json")
     content: dict[str, Any] = json.loads(file.read_text())
@@ -89,18 +84,17 @@ def predictions(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def assert_close(a: Path, b: Path) -> None:
+def assert_close(a: Ended, b: Ended) -> None:
     """As close as another order of summing 32-bit numbers brings them; averaged wrongly they differ 100 times more."""
-    first, second = weights(a), weights(b)
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        torch.testing.assert_close(second[name], value, rtol=1e-4, atol=2e-6, msg=name)
+    assert a.weights.keys() == b.weights.keys()
+    for name, value in a.weights.items():
+        torch.testing.assert_close(b.weights[name], value, rtol=1e-4, atol=2e-6, msg=name)
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     folder = tmp_path_factory.mktemp("one")
-    finish(folder, cache, exact(), ONE)
+    in_this_process(folder, cache, {"tiny-4": exact()})
     return folder
 
 
@@ -135,7 +129,7 @@ def test_the_slices_of_the_first_steps_are_uneven_in_boxes_and_labelled_pixels(
 
 
 def test_two_processes_end_in_the_weights_of_one(one: Path, two: Path) -> None:
-    assert_close(one, two)
+    assert_close(ended(one), ended(two))
     assert record(one)["fingerprint"] == record(two)["fingerprint"]
     for name, points in record(one)["curves"].items():
         assert dict(record(two)["curves"][name]) == pytest.approx(dict(points), rel=1e-4)
@@ -172,17 +166,17 @@ def test_two_processes_predict_the_same_bytes_with_the_same_weights_and_count_no
 
 
 def test_accumulation_ends_in_the_same_weights(tmp_path: Path, cache: Path, one: Path) -> None:
-    finish(tmp_path / "one", cache, exact(accumulation=2), ONE)
-    assert_close(one, tmp_path / "one")
+    (parts,) = in_this_process(tmp_path, cache, {"tiny-4": exact(accumulation=2)}).values()
+    assert_close(ended(one), parts)
 
 
-def test_torchrun_starts_the_same_and_accumulation_goes_with_it(tmp_path: Path, cache: Path, one: Path) -> None:
+def test_torchrun_starts_the_same_and_accumulation_goes_with_it(tmp_path: Path, cache: Path) -> None:
     raw = exact(accumulation=2)
     raw["tasks"] = [task | {"batch_size": 4} for task in raw["tasks"]]
     finish(tmp_path / "two", cache, raw, TORCHRUN)
     raw["training"]["accumulation"] = 1
-    finish(tmp_path / "one", cache, raw, ONE)
-    assert_close(tmp_path / "one", tmp_path / "two")
+    (alone,) = in_this_process(tmp_path / "one", cache, {"tiny-4": raw}).values()
+    assert_close(alone, ended(tmp_path / "two"))
 
 
 def interrupted(steps: int = 20, workers: int = 0) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from tests_runs import in_this_process
 from tests_support import document
 
 from harness.cards import load_card
@@ -278,15 +279,19 @@ def test_evaluation_reads_every_image_once_from_its_own_store(cache: Path) -> No
         assert torch.equal(net.predict(CLASSIFICATION, a), net.predict(CLASSIFICATION, b))
 
 
-def submit(folder: Path, cache: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    folder.mkdir()
-    content = document(0, steps=12)
-    content["model"]["backbone"]["frozen"] = "all"
-    for task in content["tasks"]:
+def content(**backbone: str) -> dict[str, Any]:
+    found = document(0, steps=12)
+    found["model"]["backbone"] |= {"frozen": "all", **backbone}
+    for task in found["tasks"]:
         task |= {"flip": 0.0, "crop": 1.0}
-    (folder / "a.yaml").write_text(yaml.safe_dump(content))
+    return found
+
+
+def submit(folder: Path, cache: Path) -> subprocess.Popen[bytes]:
+    folder.mkdir()
+    (folder / "a.yaml").write_text(yaml.safe_dump(content()))
     return subprocess.Popen(
-        [sys.executable, "-m", "harness", "submit", "a.yaml", "-q", *arguments],
+        [sys.executable, "-m", "harness", "submit", "a.yaml", "-q"],
         cwd=folder,
         env=os.environ | {"HARNESS_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
@@ -301,20 +306,21 @@ def outcome(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @pytest.mark.slow
 def test_runs_without_with_an_empty_and_with_a_full_cache_end_in_the_same_bits(cache: Path, tmp_path: Path) -> None:
-    def run(name: str, *arguments: str) -> Any:
-        process = submit(tmp_path / name, cache, *arguments)
-        _, stderr = process.communicate(timeout=300)
-        assert process.returncode == 0, stderr.decode()
+    def run(name: str, **backbone: str) -> Any:
+        in_this_process(tmp_path / name, cache, {"tiny-0": content(**backbone)})
         return outcome(tmp_path / name)
 
-    expected = run("none", "--set", "model.backbone.feature_cache=none")
-    assert run("memory", "--set", "model.backbone.feature_cache=memory") == expected
+    expected = run("none", feature_cache="none")
+    assert run("memory", feature_cache="memory") == expected
     assert not stores(cache)
     assert run("cold") == expected
     # Training splits are 24 images, of which 12 steps of 2 read each once.
     assert len(stores(cache)) == 8
     assert break_images() > 60
-    assert run("warm") == expected
+    process = submit(tmp_path / "warm", cache)  # another process: nothing is left of the images but the features
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr.decode()
+    assert outcome(tmp_path / "warm") == expected
 
 
 def break_images() -> int:

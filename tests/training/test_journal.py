@@ -12,7 +12,7 @@ from harness.errors import HarnessError
 from harness.progress import Reporter
 from harness.runs import run
 from harness.submission import Submission
-from harness.training import loop
+from harness.training import stepping
 from harness.training.journal import Journal
 from harness.training.state import Progress
 from harness.training.tracking import Tracker
@@ -57,7 +57,7 @@ def test_curves_are_drawn_when_a_run_is_interrupted_or_fails(tmp_path: Path, end
             raise end("stopped")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "require_finite", fail)
+        patch.setattr(stepping, "require_finite", fail)
         with pytest.raises(end):
             run(Submission.model_validate(document()), 0, tmp_path / "runs", tmp_path / "b", Reporter(quiet=True))
     (page,) = tmp_path.glob("runs/*/curves.html")

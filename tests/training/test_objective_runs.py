@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_devices import ONE, TWO, assert_close, cache, exact, finish, record
+from test_devices import assert_close, cache, exact
+from tests_runs import in_this_process, in_two_processes
 from tests_support import document
 
 from harness.data.loading import TaskData
@@ -109,24 +110,19 @@ def test_it_trains_with_other_backbones_and_tokens(tmp_path: Path, model: dict[s
 
 @pytest.mark.slow
 def test_two_processes_end_in_the_weights_of_one_and_so_do_parts(tmp_path: Path, cache: Path) -> None:
-    raw = exact(placeholders=DIVISIBLE)
-    finish(tmp_path / "one", cache, raw, ONE)
-    finish(tmp_path / "two", cache, raw, TWO)
-    assert_close(tmp_path / "one", tmp_path / "two")
-    finish(tmp_path / "parts", cache, exact(placeholders=DIVISIBLE, accumulation=2), ONE)
-    assert_close(tmp_path / "one", tmp_path / "parts")
-    curves, again = record(tmp_path / "one")["curves"], record(tmp_path / "two")["curves"]
+    raws = {"whole": exact(placeholders=DIVISIBLE), "parts": exact(placeholders=DIVISIBLE, accumulation=2)}
+    one = in_this_process(tmp_path / "one", cache, raws)
+    wanted = {"alignment": {}, "distilled": {"from_task": "shapes-segmentation"}}
+    compares = exact(placeholders=wanted, accumulation=2)
+    for task in compares["tasks"]:
+        task["batch_size"] = 8
+    two = in_two_processes(tmp_path / "two", cache, {"whole": raws["whole"], "compares": compares})
+    assert_close(one["whole"], two["whole"])
+    assert_close(one["whole"], one["parts"])
+    curves, again = one["whole"].record["curves"], two["whole"].record["curves"]
     assert curves.keys() == again.keys()
     for name, points in curves.items():
         assert dict(again[name]) == pytest.approx(dict(points), rel=2e-2, abs=1e-3), name
-
-
-@pytest.mark.slow
-def test_two_processes_and_parts_train_what_compares_tasks(tmp_path: Path, cache: Path) -> None:
-    wanted = {"alignment": {}, "distilled": {"from_task": "shapes-segmentation"}}
-    raw = exact(placeholders=wanted, accumulation=2)
-    for task in raw["tasks"]:
-        task["batch_size"] = 8
-    finish(tmp_path / "two", cache, raw, TWO)
-    curves = record(tmp_path / "two")["curves"]
+    # What compares tasks, too, trains in two processes and parts.
+    curves = two["compares"].record["curves"]
     assert all(value > 0 for name in ("alignment", "distilled") for _, value in curves[f"placeholder/{name}"])

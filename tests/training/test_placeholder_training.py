@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
-from safetensors.torch import load_file
+from tests_runs import in_this_process, in_two_processes
 from tests_support import batches, document
 from torch import nn
 
@@ -153,29 +149,17 @@ def test_every_architecture_meets_every_kind_and_starts_as_the_plain_network(sha
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["everything", "resampled", "adapter"])
-def test_two_processes_end_where_one_does(tmp_path: Path, tiny_cache: Path, kind: str) -> None:
+def test_two_processes_end_where_one_does(tmp_path: Path, tiny_cache: Path) -> None:
     """No batch norm and no dropout, which make a batch more than its images, and plain gradient steps."""
-    content = raw(KINDS[kind], steps=4)
-    content["model"]["backbone"] = {"name": "test_convnext"}
-    content["tasks"] = content["tasks"][:1] + content["tasks"][3:]
-    content["training"] |= {"optimizer": {"name": "sgd", "learning_rate": 0.02}, "gradient_clip": None}
-    found = []
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        (folder / "a.yaml").write_text(yaml.safe_dump(content))
-        subprocess.run(
-            [sys.executable, "-m", "harness", "submit", "a.yaml", "--devices", str(processes)],
-            cwd=folder,
-            env=os.environ | {"HARNESS_CACHE": str(tiny_cache), "OMP_NUM_THREADS": "1"},
-            check=True,
-            capture_output=True,
-            timeout=300,
-        )
-        (file,) = folder.glob("runs/*/weights.safetensors")
-        found.append(load_file(file))
-    one, two = found
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=2e-6, msg=name)
+    contents = {}
+    for kind in ("everything", "resampled", "adapter"):
+        content = contents[kind] = raw(KINDS[kind], steps=4)
+        content["model"]["backbone"] = {"name": "test_convnext"}
+        content["tasks"] = content["tasks"][:1] + content["tasks"][3:]
+        content["training"] |= {"optimizer": {"name": "sgd", "learning_rate": 0.02}, "gradient_clip": None}
+    one = in_this_process(tmp_path / "one", tiny_cache, contents)
+    two = in_two_processes(tmp_path / "two", tiny_cache, contents)
+    for kind, ended in one.items():
+        assert ended.weights.keys() == two[kind].weights.keys()
+        for name, value in ended.weights.items():
+            torch.testing.assert_close(two[kind].weights[name], value, rtol=1e-4, atol=2e-6, msg=f"{kind}: {name}")

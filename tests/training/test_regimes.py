@@ -19,7 +19,7 @@ from harness.progress import Reporter
 from harness.registry import look_up
 from harness.runs import run
 from harness.submission import Submission
-from harness.training import loop
+from harness.training import stepping
 from harness.training.config import RegimeConfig
 from harness.training.regimes import REGIMES
 from harness.training.regimes.plan import Plan, Setting, apportion
@@ -191,7 +191,7 @@ def test_a_run_of_stages_is_scored_after_each_and_resumes_exactly(
     assert whole.cost.steps == 7
 
     taken = 0
-    honest = loop.differentiate_with_adversary
+    honest = stepping.differentiate_with_adversary
 
     def interrupted(*given: Any, **named: Any) -> Any:
         nonlocal taken
@@ -201,7 +201,7 @@ def test_a_run_of_stages_is_scored_after_each_and_resumes_exactly(
         return honest(*given, **named)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "differentiate_with_adversary", interrupted)
+        patched.setattr(stepping, "differentiate_with_adversary", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(one, 0, tmp_path / "resumed", tmp_path / "b", QUIET)
     again = run(one, 0, tmp_path / "resumed", tmp_path / "b", QUIET)
@@ -241,7 +241,7 @@ def test_single_task_steps_read_each_data_set_in_the_order_of_joint_training(tmp
     for name in ("joint", "continual"):
         one = submission(name, 2)
         taken: list[tuple[str, ...]] = []
-        honest = loop.differentiate_with_adversary
+        honest = stepping.differentiate_with_adversary
 
         def noted(
             config: Any, model: Any, engine: Any, balancer: Any, batches: Any, *rest: Any,
@@ -251,7 +251,7 @@ def test_single_task_steps_read_each_data_set_in_the_order_of_joint_training(tmp
             return f(config, model, engine, balancer, batches, *rest, **named)
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(loop, "differentiate_with_adversary", noted)
+            patched.setattr(stepping, "differentiate_with_adversary", noted)
             run(one, 0, tmp_path / name, tmp_path / f"{name}-board", QUIET)
         seen[name] = taken
     assert sorted(seen["joint"]) == sorted(seen["continual"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -156,21 +157,18 @@ class Samples:
             yield
 
 
-def add_samples(losses: dict[str, Tensor], penalty: Tensor | None) -> Tensor | None:
-    """Take what `Samples` told out of the losses of the tasks, and add the losses among it to the penalty.
+def pop_samples(losses: dict[str, Tensor]) -> Tensor | None:
+    """Take what `Samples` told out of the losses of the tasks.
 
     Args:
         losses: Of one part, by name; only those of the tasks stay.
-        penalty: Of the sharing architecture, or None.
 
     Returns:
-        What is added after balancing, or None for nothing.
+        The sum of the losses among it, which is added after balancing, or None for nothing.
     """
-    for name in [name for name in losses if name.startswith(PREFIX)]:
-        value = losses.pop(name)
-        if not name.endswith(KEPT):
-            penalty = value if penalty is None else penalty + value
-    return penalty
+    told = {name: losses.pop(name) for name in [*losses] if name.startswith(PREFIX)}
+    terms = [value for name, value in told.items() if not name.endswith(KEPT)]
+    return reduce(torch.add, terms) if terms else None
 
 
 @contextmanager

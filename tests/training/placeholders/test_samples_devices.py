@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
-from safetensors.torch import load_file
+from tests_runs import in_this_process, in_two_processes
 from tests_support import document
 
 pytestmark = pytest.mark.slow
@@ -34,43 +29,18 @@ def exact(kind: str) -> dict[str, Any]:
     return raw
 
 
-def finish(folder: Path, cache: Path, raw: dict[str, Any], *words: str) -> dict[str, Any]:
-    folder.mkdir()
-    (folder / "a.yaml").write_text(yaml.safe_dump(raw))
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", "submit", "a.yaml", *words],
-        cwd=folder,
-        env=os.environ | {"HARNESS_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stderr
-    (file,) = folder.glob("leaderboard/records/*/*/record.json")
-    content: dict[str, Any] = json.loads(file.read_text())
-    return content
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    (file,) = folder.glob("runs/*/weights.safetensors")
-    return load_file(file)
-
-
-@pytest.mark.parametrize("kind", ["random", "adversarial"])
-def test_two_processes_end_in_the_weights_and_curves_of_one(tmp_path: Path, tiny_cache: Path, kind: str) -> None:
-    raw = exact(kind)
-    one = finish(tmp_path / "one", tiny_cache, raw)
-    two = finish(tmp_path / "two", tiny_cache, raw, "--devices", "2")
-    assert one["fingerprint"] == two["fingerprint"]
-    (pools,) = (tmp_path / "one").glob("runs/*/samples.json")
-    (same,) = (tmp_path / "two").glob("runs/*/samples.json")
-    assert pools.read_bytes() == same.read_bytes()
-    first, second = weights(tmp_path / "one"), weights(tmp_path / "two")
-    for name, value in first.items():
-        torch.testing.assert_close(second[name], value, rtol=1e-3, atol=1e-5, msg=name)
-    curves = {name: curve for name, curve in one["curves"].items() if name.startswith("samples/")}
-    assert len(curves) == (4 if kind == "adversarial" else 8)
-    for name, curve in curves.items():
-        for (step, value), (other_step, other) in zip(curve, two["curves"][name], strict=True):
-            assert step == other_step
-            assert other == pytest.approx(value, rel=2e-2, abs=1e-6)
+def test_two_processes_end_in_the_weights_and_curves_of_one(tmp_path: Path, tiny_cache: Path) -> None:
+    raws = {kind: exact(kind) for kind in ("random", "adversarial")}
+    ones = in_this_process(tmp_path / "one", tiny_cache, raws)
+    twos = in_two_processes(tmp_path / "two", tiny_cache, raws)
+    for kind, one in ones.items():
+        two = twos[kind]
+        assert one.record["fingerprint"] == two.record["fingerprint"]
+        assert (one.folder / "samples.json").read_bytes() == (two.folder / "samples.json").read_bytes()
+        for name, value in one.weights.items():
+            torch.testing.assert_close(two.weights[name], value, rtol=1e-3, atol=1e-5, msg=f"{kind}: {name}")
+        curves = {name: curve for name, curve in one.record["curves"].items() if name.startswith("samples/")}
+        assert len(curves) == (4 if kind == "adversarial" else 8)
+        for name, curve in curves.items():
+            again = dict(two.record["curves"][name])
+            assert again == pytest.approx(dict(curve), rel=2e-2, abs=1e-6), (kind, name)

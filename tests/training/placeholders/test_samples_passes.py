@@ -17,7 +17,7 @@ from harness.training.balancing.base import Setting, build_balancer
 from harness.training.config import TrainingConfig
 from harness.training.engine import Engine
 from harness.training.parts import differentiate
-from harness.training.placeholders.samples import Samples, add_samples
+from harness.training.placeholders.samples import Samples, pop_samples
 from harness.training.placeholders.samples_config import SamplesConfig
 from harness.training.placeholders.views import direction
 
@@ -212,11 +212,12 @@ def test_regions_of_faster_rcnn_are_compared_where_they_are_proposed(heads: dict
     assert float(told["samples/d"]) > 0
 
 
-def test_what_they_tell_is_taken_out_of_the_losses_and_added_to_the_penalty() -> None:
-    losses = {"c": torch.tensor(1.0), "samples/c": torch.tensor(2.0), "samples/c/kept": torch.tensor(0.25)}
-    assert float(add_samples(losses, torch.tensor(4.0))) == 6  # type: ignore[arg-type]
+def test_what_they_tell_is_taken_out_of_the_losses_and_their_own_losses_are_added_up() -> None:
+    told = {"samples/c": 2.0, "samples/c/kept": 0.25, "samples/d": 4.0}
+    losses = {name: torch.tensor(value) for name, value in ({"c": 1.0} | told).items()}
+    assert float(pop_samples(losses)) == 6  # type: ignore[arg-type]
     assert list(losses) == ["c"]
-    assert add_samples({"c": torch.tensor(1.0)}, None) is None
+    assert pop_samples({"c": torch.tensor(1.0)}) is None
 
 
 def test_a_penalty_of_the_architecture_stays_what_it_is() -> None:

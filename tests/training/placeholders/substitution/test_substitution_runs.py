@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
+from tests_runs import in_this_process, in_two_processes
 from tests_support import document
 
 from harness.data import shapes
@@ -195,38 +192,16 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def outcome(folder: Path, cache: Path, raw: dict[str, Any], *words: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Final weights and curves of a run of the real command."""
-    from safetensors.torch import load_file
-
-    folder.mkdir()
-    (folder / "a.yaml").write_text(yaml.safe_dump(raw))
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", "submit", "a.yaml", *words],
-        cwd=folder,
-        env=os.environ | {"HARNESS_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    (file,) = folder.glob("runs/*/weights.safetensors")
-    (record,) = folder.glob("leaderboard/records/*/*/record.json")
-    return load_file(file), json.loads(record.read_text())["curves"]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", SECTIONS)
-def test_two_processes_and_two_parts_end_in_the_weights_of_one(tmp_path: Path, suite: Path, strategy: str) -> None:
-    one, curves = outcome(tmp_path / "one", suite, exact(strategy))
-    others = [
-        outcome(tmp_path / "two", suite, exact(strategy), "--devices", "2"),
-        outcome(tmp_path / "parts", suite, exact(strategy, accumulation=2)),
-    ]
-    for weights, points in others:
-        assert weights.keys() == one.keys()
-        for name, value in one.items():
-            torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=4e-6, msg=name)
-        for name, expected in curves.items():
+def test_two_processes_and_two_parts_end_in_the_weights_of_one(tmp_path: Path, suite: Path) -> None:
+    one = in_this_process(tmp_path / "one", suite, {name: exact(name) for name in SECTIONS})
+    two = in_two_processes(tmp_path / "two", suite, {name: exact(name) for name in SECTIONS})
+    parts = in_this_process(tmp_path / "parts", suite, {name: exact(name, accumulation=2) for name in SECTIONS})
+    for (strategy, whole), other in product(one.items(), (two, parts)):
+        weights, curves = other[strategy].weights, other[strategy].record["curves"]
+        assert weights.keys() == whole.weights.keys()
+        for name, value in whole.weights.items():
+            torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=4e-6, msg=f"{strategy}: {name}")
+        for name, points in whole.record["curves"].items():
             if name.startswith(("loss", "substitution")):
-                assert dict(points[name]) == pytest.approx(dict(expected), rel=1e-3, abs=1e-6), name
+                assert dict(curves[name]) == pytest.approx(dict(points), rel=1e-3, abs=1e-6), (strategy, name)

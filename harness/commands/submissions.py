@@ -1,0 +1,69 @@
+"""The verbs of whoever writes a submission: check it, and list what it can name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from harness.commands.shared import JsonOption, QuietOption, SetOption, print_json
+from harness.errors import HarnessError
+from harness.progress import Reporter
+
+_LISTINGS = "datasets, adapters, backbones, sharing, balancing, regimes, heads, placeholders or controls"
+
+
+def validate(
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE...", help="Submissions (YAML).")] = None,
+    overrides: SetOption = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of submissions.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check submissions as submit would before training: schema, data, network, one sample per task."""
+    from harness.submission import json_schema, load_submission
+
+    if schema:
+        print_json(json_schema())
+        return
+    if not files:
+        raise HarnessError("validate: name at least one submission, e.g. harness validate baselines/shapes-plain.yaml")
+    for file in files:  # what the schema can tell is told before the libraries of deep learning load
+        load_submission(file, overrides or [])
+    from harness.validation import check
+
+    reports = [check(file, overrides or []) for file in files]
+    if as_json:
+        print_json(reports)
+        return
+    from harness.terminal import print_validation
+
+    for report in reports:
+        print_validation(report, Console())
+
+
+def list_names(
+    kind: Annotated[str, typer.Argument(help=_LISTINGS)],
+    name_filter: Annotated[str, typer.Option("--filter", help="Only names that contain this text.")] = "",
+    library: Annotated[
+        str | None, typer.Option("--library", help="backbones: timm, torchvision or open_clip only.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="backbones: try every model out (minutes, once).")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """List what can be named in a submission."""
+    from harness.listing import list_rows
+
+    rows = list_rows(kind, name_filter, library, check, Reporter(quiet=quiet))
+    if as_json:
+        print_json(rows)
+        return
+    table = Table()
+    for column in rows[0] if rows else ["name"]:
+        table.add_column(column, overflow="fold", no_wrap=column == "name")  # names are there to be copied
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console().print(table)
