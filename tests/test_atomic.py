@@ -167,7 +167,7 @@ def test_what_a_killed_writer_left_is_swept_away_and_what_a_live_one_writes_stay
         assert names(tmp_path) == [unfinished.name, "another"]
         sweep(tmp_path)
         assert names(tmp_path) == [unfinished.name, "another"]
-        assert live.communicate("", timeout=60) == ("", None)
+        live.communicate("", timeout=60)
     finally:
         live.kill()
     assert live.returncode == 0
