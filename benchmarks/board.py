@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from harness.atomic import json_bytes
+from harness.board.packing import pack
 from harness.board.page import write_board
-from harness.board.records import STATISTICS, Cost, Protocol, Provenance, Record, TaskResult, _pack, hash_arrays
+from harness.board.records import STATISTICS, Cost, Protocol, Provenance, Record, TaskResult, hash_arrays
 from harness.evaluation import classification
 
 IMAGES = 200
@@ -53,7 +54,7 @@ def add(board: Path, number: int) -> None:
     folder = board / "records" / record.id
     folder.mkdir(parents=True)
     (folder / "record.json").write_bytes(json_bytes(record.model_dump(mode="json")))
-    (folder / STATISTICS).write_bytes(_pack({f"generated/{key}": a for key, a in result.statistics.items()}))
+    (folder / STATISTICS).write_bytes(pack({f"generated/{key}": a for key, a in result.statistics.items()}))
 
 
 def regenerate(board: Path) -> float:

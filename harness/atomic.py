@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ import orjson
 from harness.errors import HarnessError
 
 TEMPORARY = ".tmp-"  # every unfinished file or folder starts like this; readers ignore such names
+ASIDE = ".old-"  # finished content on its way out, where a file system cannot swap; never swept away
+RECENT = 3600.0  # seconds for which nothing unfinished is swept: some network mounts lock for one machine only
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -38,6 +41,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file:
+                _hold(file.fileno())
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -68,6 +72,8 @@ def json_bytes(document: Any) -> bytes:
 def directory(path: Path, replace: bool = False) -> Iterator[Path]:
     """Build a folder beside its place and move it there in one step, so that its files appear together or not at all.
 
+    What killed writers left beside it is swept away.
+
     Args:
         path: The folder to make.
         replace: Whether a folder that is there with other content gives way. An identical one always stays.
@@ -81,8 +87,11 @@ def directory(path: Path, replace: bool = False) -> Iterator[Path]:
     temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
         temporary.mkdir()
+        held = os.open(temporary, os.O_RDONLY)
         try:
+            _hold(held)
             yield temporary
             _sync_tree(temporary)
             with locked(path.parent):
@@ -90,8 +99,50 @@ def directory(path: Path, replace: bool = False) -> Iterator[Path]:
             _sync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            os.close(held)
     except OSError as error:
         raise _explained(path, error) from None
+
+
+def sweep(folder: Path, below: bool = False) -> None:
+    """Remove what killed writers left unfinished in a folder.
+
+    A writer holds a lock on what it writes, which ends with its process, so what can be locked belongs to nobody. Where
+    locks do not work nothing is removed, and nothing that changed within the last hour.
+
+    Args:
+        folder: Where to look; it may be missing.
+        below: Whether to look into the folders that lie in it, too, but no deeper.
+    """
+    try:
+        with os.scandir(folder) as listing:
+            found = list(listing)
+    except OSError:
+        return
+    if below:
+        for item in found:
+            if item.is_dir(follow_symlinks=False) and not item.name.startswith("."):
+                sweep(folder / item.name)
+    for path in (folder / item.name for item in found if item.name.startswith(TEMPORARY)):
+        with suppress(OSError):  # in use, or somebody else was faster
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - _changed(path) > RECENT:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _changed(path: Path) -> float:
+    """When a file, or anything in a folder, was last written."""
+    return max(part.lstat().st_mtime for part in (path, *path.rglob("*")))
+
+
+def _hold(descriptor: int) -> None:
+    """Lock what is being written, where the file system can, until it is closed or the process ends."""
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager
@@ -123,7 +174,7 @@ def _take_place(temporary: Path, path: Path, replace: bool) -> None:
         raise HarnessError(f"{path}: exists already with other content; remove it first, or replace it explicitly")
     if not _exchange(temporary, path):
         # No exchange on this file system: between these two steps the folder is missing, never half there.
-        aside = temporary.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+        aside = temporary.with_name(f"{ASIDE}{secrets.token_hex(8)}")
         path.rename(aside)
         temporary.rename(path)
         aside.rename(temporary)

@@ -94,8 +94,8 @@ def run(submission: Submission, seed: int, runs: Path, board: Path, reporter: Re
             robustness.adopt_training(submission, seed, runs, folder, reporter)
         made = _run(submission, seed, engine, splits, folder, reporter)
         if made is not None:
-            record, statistics, scored = made
-            write_record(board, record, statistics, fresh, make_gallery(scored))
+            record, statistics, gallery = made
+            write_record(board, record, statistics, fresh, gallery)
         return engine.from_main(lambda: made[0])  # type: ignore[index]
 
 
@@ -105,8 +105,8 @@ def _stored(board: Path, submission: Submission, seed: int) -> Record | None:
 
 def _run(
     submission: Submission, seed: int, engine: Engine, splits: Splits, folder: Path, reporter: Reporter
-) -> tuple[Record, dict[str, dict[str, Any]], dict[str, Scored]] | None:
-    """Record, statistics and what was scored, in the main process."""
+) -> tuple[Record, dict[str, dict[str, Any]], dict[str, bytes]] | None:
+    """Record, statistics and pictures, in the main process."""
     resolved = submission.resolved()
     if engine.main:
         write_text(folder / "submission.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
@@ -181,8 +181,9 @@ def _run(
         rankable=not reasons,
         unrankable_because=reasons,
     )
-    tracker.finish(record, results, splits.evaluation)
-    return record, {name: result.statistics for name, result in results.items()}, scored
+    gallery = make_gallery(scored)
+    tracker.finish(record, results, gallery)
+    return record, {name: result.statistics for name, result in results.items()}, gallery
 
 
 def _train(

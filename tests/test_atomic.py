@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.atomic import directory, json_bytes, write_bytes, write_json
+from harness.atomic import directory, json_bytes, sweep, write_bytes, write_json
 from harness.errors import HarnessError
 
 
@@ -113,3 +113,95 @@ def test_a_killed_writer_leaves_the_old_content_or_the_new_never_half(tmp_path: 
             os.kill(writer.pid, signal.SIGKILL)
             writer.wait()
         assert path.read_bytes() in (bytes(200_000), b"\x01" * 200_000)
+
+
+# Begins a folder (or a file), says so, and waits.
+WRITER = """
+import os, sys, time
+from pathlib import Path
+from harness import atomic
+if sys.argv[2] == "folder":
+    with atomic.directory(Path(sys.argv[1])) as building:
+        (building / "one").write_text("1")
+        print("begun", flush=True)
+        sys.stdin.read()
+else:
+    fsync = os.fsync
+    def wait(descriptor):
+        print("begun", flush=True)
+        sys.stdin.read()
+        fsync(descriptor)
+    os.fsync = wait
+    atomic.write_bytes(Path(sys.argv[1]), b"1")
+"""
+
+
+def begin(path: Path, kind: str) -> tuple[subprocess.Popen[str], Path]:
+    """A process that is in the middle of writing, and what it writes into."""
+    before = names(path.parent)
+    command = [sys.executable, "-c", WRITER, str(path), kind]
+    writer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "begun\n"
+    (unfinished,) = set(names(path.parent)) - set(before)
+    return writer, path.parent / unfinished
+
+
+def age(path: Path, seconds: float) -> None:
+    for part in (*path.rglob("*"), path):
+        os.utime(part, (time.time() - seconds, time.time() - seconds))
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_a_killed_writer_left_is_swept_away_and_what_a_live_one_writes_stays(tmp_path: Path, kind: str) -> None:
+    dead, left = begin(tmp_path / "dead", kind)
+    live, unfinished = begin(tmp_path / "live", kind)
+    try:
+        dead.kill()
+        dead.wait()
+        age(left, 7200)
+        age(unfinished, 7200)
+        assert names(tmp_path) == sorted([left.name, unfinished.name])
+        with directory(tmp_path / "another") as building:
+            (building / "two").write_text("2")
+        assert names(tmp_path) == [unfinished.name, "another"]
+        sweep(tmp_path)
+        assert names(tmp_path) == [unfinished.name, "another"]
+        live.communicate("", timeout=60)
+    finally:
+        live.kill()
+    assert live.returncode == 0
+    assert names(tmp_path) == ["another", "live"]
+    assert (tmp_path / "live" / "one" if kind == "folder" else tmp_path / "live").read_text() == "1"
+
+
+def test_what_changed_within_the_hour_stays_because_some_locks_do_not_reach_other_machines(tmp_path: Path) -> None:
+    folder, file, inside = tmp_path / ".tmp-0", tmp_path / ".tmp-1", tmp_path / ".tmp-0" / "deep" / "part"
+    inside.parent.mkdir(parents=True)
+    inside.write_text("")
+    file.write_text("")
+    age(folder, 7200)
+    os.utime(inside, None)
+    sweep(tmp_path)
+    assert names(tmp_path) == [".tmp-0", ".tmp-1"]
+    age(folder, 7200)
+    age(file, 7200)
+    sweep(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_sweeping_follows_no_link_and_goes_as_deep_as_it_is_told(tmp_path: Path) -> None:
+    board, elsewhere = tmp_path / "board", tmp_path / "elsewhere"
+    for folder in (board / "entry" / ".tmp-0", board / "entry" / "deeper" / ".tmp-1", elsewhere / ".tmp-2"):
+        folder.mkdir(parents=True)
+        (folder / "part").write_text("")
+        age(folder, 7200)
+    (board / "linked").symlink_to(elsewhere)
+    (board / "entry" / ".tmp-3").symlink_to(elsewhere)
+    sweep(board)
+    assert (board / "entry" / ".tmp-0").exists()
+    sweep(board, below=True)
+    assert names(board / "entry") == [".tmp-3", "deeper"]
+    assert (board / "entry" / "deeper" / ".tmp-1" / "part").exists()
+    assert (elsewhere / ".tmp-2" / "part").exists()
+    sweep(board / "missing", below=True)

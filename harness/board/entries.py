@@ -6,7 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from statistics import fmean
 from typing import Any
 
@@ -42,6 +42,7 @@ class Entry:
         return fmean(value for value in values if value is not None)
 
 
+@lru_cache(maxsize=1024)  # the entries of a board share a few
 def protocol_hash(protocol: Protocol) -> str:
     """12 hex digits that are equal for equal protocols."""
     return hashlib.sha256(orjson.dumps(protocol.model_dump(), option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]

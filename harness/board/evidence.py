@@ -29,6 +29,7 @@ from harness.evaluation.resampling import PairedDifference, entry_interval, imag
 CACHE = Path(".cache") / "resampling.json"
 VERSION = 4  # raised when the same statistics could give another outcome
 LEVEL = 0.95
+READ_BYTES = 1 << 20  # of a statistics file at a time
 IN_MEMORY = 64  # records whose statistics are kept unpacked
 
 
@@ -117,7 +118,7 @@ class Evidence:
         self._used: dict[str, Any] = {}
         self._results: dict[str, dict[str, Result]] = {}
         self._content: dict[str, str] = {}
-        self._names: dict[tuple[str, str], tuple[int, dict[str, Any], str]] = {}
+        self._names: dict[tuple[str, str], orjson.Fragment] = {}
         self._drawn: dict[tuple[str, str], dict[tuple[int, ...], NDArray[np.float64]]] = defaultdict(dict)
 
     def estimate(self, records: Sequence[Record], card: str) -> Estimate:
@@ -238,20 +239,25 @@ class Evidence:
             del self._results[next(iter(self._results))]
         return results
 
-    def _named(self, record: Record, card: str) -> tuple[int, dict[str, Any], str]:
-        """All that an outcome depends on of one record and card."""
-        if (record.id, card) not in self._names:
-            named = record.tasks[card].model_dump(include={"protocol", "statistics"})
-            self._names[record.id, card] = (record.seed, named, self._hash(record))
-        return self._names[record.id, card]
+    def _named(self, record: Record, card: str) -> orjson.Fragment:
+        """All that an outcome depends on of one record and card: seed, protocol, statistics, and their file."""
+        key = record.id, card
+        if key not in self._names:
+            task = record.tasks[card]
+            named = {"protocol": task.protocol.model_dump(), "statistics": task.statistics}
+            self._names[key] = orjson.Fragment(orjson.dumps((record.seed, named, self._hash(record))))
+        return self._names[key]
 
     def _hash(self, record: Record) -> str:
         """SHA-256 of the statistics file as it is now: an outcome is never used for a file that changed."""
         if record.id not in self._content:
-            path = self.board / "records" / record.id / STATISTICS
+            path = self.board / f"records/{record.id}/{STATISTICS}"
             try:
-                with path.open("rb") as file:
-                    self._content[record.id] = hashlib.file_digest(file, "sha256").hexdigest()
+                with path.open("rb", buffering=0) as file:
+                    digest = hashlib.sha256()
+                    while part := file.read(READ_BYTES):
+                        digest.update(part)
+                    self._content[record.id] = digest.hexdigest()
             except OSError as error:
                 raise HarnessError(f"{path}: cannot be read ({error.strerror}); restore it or submit again") from None
         return self._content[record.id]

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from harness.atomic import json_bytes
-from harness.board.schema import CardName, Number, Record, Sha256
+from harness.board.fields import CardName, Document, Number, Sha256
+from harness.board.schema import Record
 from harness.documents import describe
 from harness.errors import HarnessError
 
@@ -27,11 +28,7 @@ Pixels = Annotated[int, Field(ge=0, le=MAX_SIDE)]
 Line = tuple[Annotated[str, Field(max_length=60)], Annotated[str, Field(max_length=300)]]
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Example(_Document):
+class Example(Document):
     """One image with its prediction.
 
     Attributes:
@@ -53,7 +50,7 @@ class Example(_Document):
     lines: Annotated[list[Line], Field(max_length=12)] = []
 
 
-class Sheet(_Document):
+class Sheet(Document):
     """One task's examples.
 
     Attributes:
@@ -73,7 +70,7 @@ class Sheet(_Document):
     examples: Annotated[list[Example], Field(min_length=1, max_length=24)]
 
 
-class Gallery(_Document):
+class Gallery(Document):
     """The manifest.
 
     Attributes:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from harness.atomic import json_bytes, write_bytes
+from harness.atomic import json_bytes, sweep, write_bytes
 from harness.board.evidence import Evidence
 from harness.board.gallery import read_gallery
 from harness.board.html import render
@@ -53,6 +53,7 @@ def write_board(board: Path) -> list[Path]:
     for name, content in files.items():
         write_bytes(board / name, content)
     _add_libraries(board)
+    sweep(board)
     return [board / name for name in files]
 
 

@@ -172,9 +172,15 @@ def _rounded(value: Any) -> Any:
     """Numbers to 12 decimals: the last bits of a sum differ from machine to machine, the board should not."""
     if isinstance(value, float):
         return round(value, 12) + 0.0
+    # Most values of a document are texts and numbers, and a call for each of them would take several times as long.
     if isinstance(value, dict):
-        return {key: _rounded(child) for key, child in value.items()}
-    return [_rounded(child) for child in value] if isinstance(value, list) else value
+        return {key: child if type(child) in _EXACT else _rounded(child) for key, child in value.items()}
+    return (
+        [child if type(child) in _EXACT else _rounded(child) for child in value] if isinstance(value, list) else value
+    )
+
+
+_EXACT = frozenset({str, int, bool, type(None)})
 
 
 def _relative(message: str, board: Path) -> str:
@@ -257,7 +263,6 @@ def _entry_document(entry: Entry, estimates: Mapping[str, Estimate], problems: S
             "metrics": {key: _mean([result.metrics.get(key) for result in results]) for key in first.metrics},
             "per_class": {key: _mean([result.per_class.get(key) for result in results]) for key in first.per_class},
         } | task_document(records, card)
-    costs = [record.cost.model_dump(include=set(SCALAR_COSTS)) for record in records]
     return {
         "entry": entry.key,
         "name": records[0].name,
@@ -267,7 +272,7 @@ def _entry_document(entry: Entry, estimates: Mapping[str, Estimate], problems: S
         "trust": min((record.trust for record in records), key=TRUST.index),
         "not_ranked_because": list(problems),
         "warnings": sorted({warning for record in records for warning in record.warnings}),
-        "cost": {key: _mean([cost[key] for cost in costs]) for key in SCALAR_COSTS}
+        "cost": {key: _mean([getattr(record.cost, key) for record in records]) for key in SCALAR_COSTS}
         | {"parameters_by_part": records[0].cost.parameters_by_part, "macs": records[0].cost.macs}
         | {"train_seconds_by_phase": _mean_phases(records)},
         "tasks": tasks,
@@ -282,6 +287,8 @@ SCALAR_COSTS = (
 
 def _mean(values: Sequence[float | None]) -> float | None:
     """The mean over seeds; undefined as soon as one seed's number is."""
+    if len(values) == 1:  # most entries have one seed
+        return None if values[0] is None else float(values[0])
     known = [value for value in values if value is not None]
     return fmean(known) if known and len(known) == len(values) else None
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from PIL import Image
+
+from harness.board.gallery import MANIFEST, SUFFIX, Gallery, Sheet
 from harness.board.records import Record, TaskResult
-from harness.data.samples import (
-    Adapter,
-    ClassificationSample,
-    DetectionSample,
-    Sample,
-    SegmentationSample,
-    VqaSample,
-)
+from harness.board.text import percent
 from harness.evaluation.metric import Result
-
-EXAMPLES = 4  # images of each task
-IGNORED = 255  # of a label map
-
 
 Ends = tuple[float | None, float | None]
 
@@ -76,46 +68,40 @@ def tables(record: Record, ends: Mapping[str, Ends]) -> dict[str, Any]:
     return found
 
 
-def examples(adapters: Mapping[str, Adapter]) -> dict[str, Any]:
-    """The first images of each evaluation split with their ground truth, as W&B images.
+def examples(gallery: Mapping[str, bytes]) -> dict[str, Any]:
+    """The pictures that the board shows of a run's best and worst images, as W&B images by task.
 
-    Images of data sets whose card does not say ``redistributable: true`` stay here: W&B is somebody else's machine.
+    Where ground truth and prediction can be drawn, each has a panel beside the image; else both are in the caption.
+    Images of data sets whose card does not say ``redistributable: true`` are in no gallery and stay here: W&B is
+    somebody else's machine.
+
+    Args:
+        gallery: From `harness.gallery.make_gallery`.
     """
-    return {
-        f"examples/{card}": [
-            _image(sample, adapter.classes) for sample in map(adapter.__getitem__, range(min(EXAMPLES, len(adapter))))
-        ]
-        for card, adapter in adapters.items()
-        if adapter.card.redistributable
-    }
+    if not gallery:
+        return {}
+    sheets = Gallery.model_validate_json(gallery[MANIFEST]).sheets
+    return {f"examples/{card}": _images(sheet, gallery[f"{card}{SUFFIX}"]) for card, sheet in sheets.items()}
 
 
-def _image(sample: Sample, classes: tuple[str, ...]) -> Any:
+def _images(sheet: Sheet, picture: bytes) -> list[Any]:
     import wandb
 
-    names = dict(enumerate(classes))
-    marks: dict[str, Any] = {}
-    text = ""
-    if isinstance(sample, ClassificationSample):
-        text = names[sample.label]
-    elif isinstance(sample, DetectionSample):
-        boxes = [
-            {
-                "position": {"minX": x0, "minY": y0, "maxX": x1, "maxY": y1},
-                "domain": "pixel",
-                "class_id": label,
-                "box_caption": names[label],
-            }
-            for (x0, y0, x1, y1), label in zip(sample.boxes.tolist(), sample.labels.tolist(), strict=True)
-        ]
-        marks["boxes"] = {"ground truth": {"box_data": boxes, "class_labels": names}}
-    elif isinstance(sample, SegmentationSample):
-        labels = {**names, IGNORED: "ignored"}
-        marks["masks"] = {"ground truth": {"mask_data": sample.mask, "class_labels": labels}}
-    elif isinstance(sample, VqaSample) and sample.questions:
-        answer, _ = Counter(sample.answers[0]).most_common(1)[0]
-        text = f"{sample.questions[0]} {answer}"
-    return wandb.Image(sample.image, caption=f"{sample.id} {text}".strip(), **marks)
+    whole = Image.open(io.BytesIO(picture)).convert("RGB")
+    panels = " | ".join(sheet.panels)
+    return [
+        wandb.Image(
+            whole.crop((0, one.y, one.width, one.y + one.height)),
+            caption="\n".join(
+                [
+                    f"{one.side}: {one.id}, {percent(one.value)}%",
+                    *([panels] if len(sheet.panels) > 1 else []),
+                    *(f"{label}: {text}" for label, text in one.lines),
+                ]
+            ),
+        )
+        for one in sheet.examples
+    ]
 
 
 def _by_class(task: TaskResult) -> list[list[Any]]:

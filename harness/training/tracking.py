@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.board.records import Record
-from harness.data.samples import Adapter
 from harness.evaluation.metric import Result
 from harness.training.publishing import examples, intervals, summary, tables
 
@@ -58,19 +57,19 @@ class Tracker:
             except Exception as error:
                 self._fail(error)
 
-    def finish(self, record: Record, results: Mapping[str, Result], adapters: Mapping[str, Adapter]) -> None:
-        """What the board shows of the run, and a few images of the evaluation splits; closes the W&B run.
+    def finish(self, record: Record, results: Mapping[str, Result], gallery: Mapping[str, bytes]) -> None:
+        """What the board shows of the run, its pictures included; closes the W&B run.
 
         Args:
             record: The run's record.
             results: Statistics by card, for intervals.
-            adapters: Evaluation split by card.
+            gallery: The pictures, from `harness.gallery.make_gallery`.
         """
         if self._run is not None:
             try:
                 ends = intervals(results)
                 self._run.summary.update(summary(record, ends))
-                self._run.log({**tables(record, ends), **examples(adapters)})
+                self._run.log({**tables(record, ends), **examples(gallery)})
                 self._run.finish()
             except Exception as error:
                 self._fail(error)

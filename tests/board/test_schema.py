@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from harness.board.records import Cost, Provenance, Record
+from harness.atomic import json_bytes
+from harness.board.records import Cost, Provenance, Record, parse_record
 from harness.board.schema import migrate
 from harness.errors import HarnessError
 
@@ -16,6 +17,43 @@ def test_undefined_numbers_are_none_because_json_has_no_nan(builder: Any, right:
     assert record.curves["loss"] == [(0, 2.0), (1, None), (2, None)]
     assert record.tasks["card"].metrics["top5"] is None
     assert Record.model_validate_json(record.model_dump_json()) == record
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "true", '"0.5"'])
+@pytest.mark.parametrize("place", ["curve", "metric", "cost", "submission"])
+def test_what_is_no_number_of_json_is_refused_in_a_file_wherever_it_stands(
+    builder: Any, right: Any, number: str, place: str
+) -> None:
+    record, _ = builder.record(
+        "a",
+        {"card": right(3, 8)},
+        curves={"loss": [(1, 123.5)]} if place == "curve" else {},
+        cost=Cost(train_seconds=123.5) if place == "cost" else Cost(),
+        submission={"rate": 123.5} if place == "submission" else None,
+    )
+    document = record.model_dump(mode="json")
+    if place == "metric":
+        document["tasks"]["card"]["metrics"]["top5"] = 123.5
+    raw = json_bytes(document)
+    assert raw.count(b"123.5") == 1
+    parse_record(raw, "here.json")
+    changed = raw.replace(b"123.5", number.encode())
+    if place == "submission" and number not in ("NaN", "Infinity", "-Infinity"):
+        parse_record(changed, "here.json")  # a submission says what it likes, in JSON
+        return
+    with pytest.raises(HarnessError, match=r"^here\.json: (not valid JSON|.*input should be a valid number, got)"):
+        parse_record(changed, "here.json")
+
+
+@pytest.mark.parametrize(
+    ("step", "says"), [(-1, "greater than or equal to 0"), (2**63, "less than or equal to"), (1.5, "integer")]
+)
+def test_a_step_of_a_curve_is_a_whole_number_of_63_bits(builder: Any, right: Any, step: float, says: str) -> None:
+    record, _ = builder.record("a", {"card": right(3, 8)}, curves={"loss": [(123456, 1.0)]})
+    raw = record.model_dump_json().encode()
+    with pytest.raises(HarnessError, match=rf"^here\.json: curves\.loss\.0\.0: .*{says}"):
+        parse_record(raw.replace(b"123456", str(step).encode()), "here.json")
+    assert parse_record(raw.replace(b"123456", str(2**63 - 1).encode()), "").curves["loss"][0][0] == 2**63 - 1
 
 
 def test_a_record_without_a_reason_is_not_unrankable_and_with_one_not_rankable(builder: Any, right: Any) -> None:
