@@ -66,7 +66,8 @@ def interaction(entry: Entry, index: Index, evidence: Evidence) -> dict[str, Any
     Returns:
         ``matrices`` (``transfer``, and of three tasks or more ``leave_one_out``: ``value``, ``low``, ``high`` as
         fractions), ``together`` (m_t(all) - m_t(t) by task), ``loss_gain`` (by task) and ``missing[]`` (``tasks``,
-        ``fingerprint`` or None where the record does not name it, ``seeds``). None where no such run is on the board.
+        ``fingerprint`` or None where the record does not name it, ``seeds`` that are missing, ``partly``: others
+        are there). None where no such run is on the board.
     """
     first = entry.records[0]
     wanted = subset_fingerprints(first)
@@ -115,8 +116,10 @@ def missing_runs(
     needed = {frozenset({a, b}) for a in tasks for b in tasks} | {everything - {task} for task in tasks}
     found = []
     for names in sorted(needed - {everything, frozenset()}, key=lambda one: (len(one), sorted(one))):
-        if lacking := [seed for seed in seeds if seed not in known.get(names, {})]:
-            found.append({"tasks": sorted(names), "fingerprint": wanted.get(names), "seeds": lacking})
+        there = known.get(names, {})
+        if lacking := [seed for seed in seeds if seed not in there]:
+            fingerprint = wanted.get(names)
+            found.append({"tasks": sorted(names), "fingerprint": fingerprint, "seeds": lacking, "partly": bool(there)})
     return found
 
 

@@ -52,7 +52,10 @@ def missing_sentence(missing: Sequence[Mapping[str, Any]], entry: str) -> str:
     """Which runs are missing, and how to come by them; empty if none is."""
     if not missing:
         return ""
-    names = [" + ".join(one["tasks"]) for one in missing]
+    names = [
+        " + ".join(one["tasks"]) + (f" (seeds {', '.join(map(str, one['seeds']))})" if one["partly"] else "")
+        for one in missing
+    ]
     more = f" and {len(names) - MOST_MISSING} more" if len(names) > MOST_MISSING else ""
     shown = "; ".join(names[:MOST_MISSING]) + more
     return f"Missing for all numbers: runs of {shown} (harness analyze {entry} writes the submissions)."

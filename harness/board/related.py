@@ -17,8 +17,10 @@ def _undefined(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-Alignment = Annotated[float | None, BeforeValidator(_undefined), Field(ge=-SLACK, le=1 + SLACK)]
-Correlation = Annotated[float | None, BeforeValidator(_undefined), Field(ge=-1 - SLACK, le=1 + SLACK)]
+Share = Annotated[float, Field(ge=-SLACK, le=1 + SLACK)]
+Cosine = Annotated[float, Field(ge=-1 - SLACK, le=1 + SLACK)]
+Alignment = Annotated[Share | None, BeforeValidator(_undefined)]
+Correlation = Annotated[Cosine | None, BeforeValidator(_undefined)]
 
 
 class _Document(BaseModel):
