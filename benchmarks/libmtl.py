@@ -208,10 +208,13 @@ def fresh(submission: Submission, splits: Splits) -> tuple[MultiTaskNetwork, dic
 
 
 def our_side(submission: Submission, network: MultiTaskNetwork, data: Mapping[str, TaskData], timed: int) -> float:
-    """Seconds of the last `timed` steps of a whole run, with its logging and bars."""
+    """Seconds of the last `timed` steps of a whole run, with its logging.
+
+    Without bars: these are drawn twice a second, however long a step takes where others use the machine, too.
+    """
     times: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
-        reporter = Reporter(Console(file=nowhere, force_terminal=True))
+        reporter = Reporter(Console(file=nowhere))
         engine = Engine(submission.training.precision)
         train(
             submission, network, engine, data, Path(folder), reporter,

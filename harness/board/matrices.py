@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.analysis.charts import heat
@@ -10,6 +10,7 @@ from harness.board.relations import TITLES
 from harness.board.text import DASH, points
 
 IN_POINTS = ("transfer", "leave_one_out")  # differences of headline numbers
+MINUS = "\N{MINUS SIGN}"
 BOUNDED = 1.0  # the largest that a cosine, a correlation and CKA can be
 MOST_MISSING = 10  # runs that are named one by one
 
@@ -39,9 +40,9 @@ def sentences(entry: Mapping[str, Any]) -> list[str]:
         text = f"{card}: all tasks together, minus alone: {points(one['value'], 1)} points {_ends(one, points)}"
         found.append(text.rstrip())
     for card, one in interaction["loss_gain"].items():
-        interval = "" if one["low"] is None else f" [{one['low']:+.3f}, {one['high']:+.3f}]"
+        interval = _ends(one, lambda end: f"{end:+.3f}")
         found.append(
-            f"{card}: Standley's gain of training losses, alone over together minus 1: {one['gain']:+.3f}{interval}"
+            f"{card}: Standley's gain of training losses, alone over together minus 1: {one['gain']:+.3f} {interval}"
         )
     if missing := missing_sentence(interaction["missing"], f"{entry['name']}@{entry['fingerprint']}"):
         found.append(missing)
@@ -73,26 +74,39 @@ def _cell(measure: str, cell: Mapping[str, Any] | None, extent: float) -> Cell |
     if cell is None:
         return None
     value = cell["value"]
-    if measure in IN_POINTS:
-        text, small = f"{points(value, 1)}", _ends(cell, lambda end: points(end, 1))
-    else:
-        digits = 4 if measure == "affinity" else 2
-        signed = measure in ("affinity", "gradient_cosine")
-        text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
-        parts = [f"{key} {cell[key]:.2f}" for key in ("debiased",) if cell.get(key) is not None]
-        parts += [f"by chance up to {cell['chance']:.2f}"] if cell.get("chance") is not None else []
-        small = ", ".join([*parts, *filter(None, [_ends(cell, lambda end: f"{end:.{digits}f}")])])
-    return heat(value, extent), text, small, _clear(measure, cell)
+    write = _WRITTEN.get(measure, _plain)
+    beside = [f"debiased {_plain(cell['debiased'])}"] if cell.get("debiased") is not None else []
+    beside += [f"by chance up to {_plain(cell['chance'])}"] if cell.get("chance") is not None else []
+    return (
+        heat(value, extent),
+        write(value),
+        " ".join(filter(None, [*beside, _ends(cell, write)])),
+        _clear(measure, cell),
+    )
+
+
+def _plain(value: float) -> str:
+    return f"{value:.2f}".replace("-", MINUS)
+
+
+_WRITTEN: dict[str, Callable[[float], str]] = {
+    "transfer": lambda value: points(value, 1),
+    "leave_one_out": lambda value: points(value, 1),
+    "affinity": lambda value: f"{value:+.2g}".replace("-", MINUS),
+    "gradient_cosine": lambda value: f"{value:+.2f}".replace("-", MINUS),
+}
 
 
 def _clear(measure: str, cell: Mapping[str, Any]) -> bool:
     """Whether a number differs from nothing: from 0 with its interval, information from what chance gives."""
     if measure == "mutual_information":
         return cell.get("chance") is not None and cell["value"] > cell["chance"]
+    if measure.endswith("cka"):  # never below 0
+        return False
     return cell["low"] is not None and (cell["low"] > 0 or cell["high"] < 0)
 
 
-def _ends(one: Mapping[str, Any], write: Any) -> str:
+def _ends(one: Mapping[str, Any], write: Callable[[float], str]) -> str:
     return "" if one["low"] is None else f"[{write(one['low'])}, {write(one['high'])}]"
 
 

@@ -25,6 +25,13 @@ TITLES = {
 }
 
 
+# The least that a measure can be whose greatest is 1; its interval ends there.
+BOUNDS = {
+    "gradient_cosine": -1.0, "features_cka": 0.0, "features_correlation": -1.0, "tokens_cka": 0.0,
+    "tokens_correlation": -1.0, "outputs_cka": 0.0,
+}  # fmt: skip
+
+
 def relations(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Gradient cosines and TAG affinities where training logged them, and the record's relatedness.
 
@@ -33,8 +40,9 @@ def relations(records: Sequence[Record]) -> list[dict[str, Any]]:
 
     Returns:
         Matrices: ``measure`` (a key of `TITLES`), ``tasks``, and ``cells.<row>.<column>`` with ``value`` (mean over
-        seeds), ``low`` and ``high`` (its 95% interval, Student's over seeds; None for one seed), of CKA ``debiased``
-        too, of mutual information ``chance`` (97.5% of shuffles are below). Only what all seeds have.
+        seeds), ``low`` and ``high`` (its 95% interval, Student's over seeds, within the measure's bounds; None for one
+        seed), of CKA ``debiased`` too, of mutual information ``chance`` (97.5% of shuffles are below).
+        Only what all seeds have.
     """
     found = [dict(_of_run(record)) for record in records]
     tasks = sorted(records[0].tasks)
@@ -93,8 +101,10 @@ def _matrix(measure: str, tasks: Sequence[str], runs: Sequence[Cells]) -> dict[s
             values = [value for cell in own if (value := cell.get("value")) is not None]
             if len(values) < len(runs):
                 continue
-            low, high = student_interval(values)
-            cell: dict[str, float | None] = {"value": fmean(values), "low": low, "high": high}
+            ends = student_interval(values)
+            if measure in BOUNDS and ends[0] is not None:
+                ends = max(BOUNDS[measure], ends[0]), min(1.0, ends[1])
+            cell: dict[str, float | None] = {"value": fmean(values), "low": ends[0], "high": ends[1]}
             for key in ("debiased", "chance"):
                 beside = [value for one in own if (value := one.get(key)) is not None]
                 if len(beside) == len(runs):

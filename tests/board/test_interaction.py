@@ -214,7 +214,7 @@ def test_a_board_with_matrices_is_what_its_records_give_in_all_its_forms(builder
     text = (builder.board / "README.md").read_text()
     assert "### run-abc: Transfer: the column learned with the row, minus alone" in text
     assert "| b | +6.0 [" in text
-    assert "0.25 debiased -0.10" in text
+    assert "0.25 debiased \N{MINUS SIGN}0.10" in text
     assert "by chance up to 0.20" in text
     page = (builder.board / "index.html").read_text()
     assert "Leave one out: the column learned with all, minus all but the row" in page
