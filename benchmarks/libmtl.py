@@ -60,6 +60,8 @@ class Case:
         same_images: All tasks annotate the same images, which LibMTL's architecture demands.
         maps: LibMTL's encoder gives the last map instead of the pooled feature.
         epochs: How many, the last one timed; before it a method may weigh equally for want of a history.
+        contiguous: LibMTL takes gradients as views, which fails with the channels-last weights of our networks: on its
+            side they are contiguous.
         weight_args: Of LibMTL's weighting.
         note: Where definitions differ; empty where both compute the same.
     """
@@ -71,23 +73,28 @@ class Case:
     same_images: bool = False
     maps: bool = False
     epochs: int = 2
+    contiguous: bool = False
     weight_args: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
 
 
 UNCERTAINTY = "the other constants: LibMTL weighs every loss by e^-s / 2 and starts at s = -0.5"
-GRADNORM = "LibMTL takes gradients of all shared weights, ours those of the last shared one, as published"
-PCGRAD = "both project the gradients of all shared weights; ours through torchjd"
-STITCH = "LibMTL: one number for each source, stage and pair of stages (3 units); ours: T x T per channel, as published"
+GRADNORM = (
+    "LibMTL takes gradients of all shared weights, ours those of the last shared one, as published; channels-last"
+)
+PCGRAD = "ours is torchjd's, and projects the sum over the same weights; channels-last"
+STITCH = "LibMTL mixes 3 times by one number for each source, the same for all readers; ours 4 times by T x T a channel"
 MMOE = "LibMTL's experts are whole encoders that read pixels (4 networks), as its gates do; ours stand behind one trunk"
 CGC = "as MMoE: 2 shared and 2 own encoders a task (8 networks) against 2 and 2 small experts behind one trunk"
 PLE = "as CGC, mixed after each of 5 stages and without the gate of the shared experts, which ours have between levels"
 CASES = {
     "hard/equal": Case(),
     "hard/uncertainty": Case(balancing="uncertainty", weighting="UW", note=UNCERTAINTY),
-    "hard/gradnorm": Case(balancing="gradnorm", weighting="GradNorm", weight_args={"alpha": 1.5}, note=GRADNORM),
+    "hard/gradnorm": Case(
+        balancing="gradnorm", weighting="GradNorm", contiguous=True, weight_args={"alpha": 1.5}, note=GRADNORM
+    ),
     "hard/dwa": Case(balancing="dwa", weighting="DWA", weight_args={"T": 2.0}, epochs=3),
-    "hard/pcgrad": Case(balancing="pcgrad", weighting="PCGrad", note=PCGRAD),
+    "hard/pcgrad": Case(balancing="pcgrad", weighting="PCGrad", contiguous=True, note=PCGRAD),
     "cross_stitch/equal": Case("cross_stitch", architecture="Cross_stitch", same_images=True, maps=True, note=STITCH),
     "mmoe/equal": Case("mmoe", architecture="MMoE", note=MMOE),
     "cgc/equal": Case("cgc", architecture="CGC", note=CGC),
@@ -265,6 +272,9 @@ def libmtl_side(
             if len(first) < len(data):
                 first.append(loss.item())
             return loss
+
+    if case.contiguous:
+        network.to(memory_format=torch.contiguous_format)
 
     class Quiet(Trainer):  # type: ignore[misc]
         def test(self, *_: Any, **__: Any) -> None: ...

@@ -145,6 +145,8 @@ def _submission_problems(bundle: Bundle, packed: Packed, record: Record, outcome
     beside = bundle.read(packed, SUBMISSION)
     if record.submission is None:
         (card, *more) = record.tasks
+        if record.relatedness is not None or record.subsets:
+            return ["relatedness and subsets: are of trained networks, and there is no submission"]
         problems = [] if beside is None else [f"submission: is missing, but {SUBMISSION} is there"]
         if more:
             problems.append("tasks: predictions without a submission are of one task each; bundle them one by one")

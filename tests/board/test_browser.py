@@ -188,8 +188,9 @@ def test_an_entry_has_an_address_and_shows_how_to_make_it_again(small: Path, vis
     text = dialog.inner_text()
     assert "harness submit alpha.yaml --seeds 0,1" in text
     assert "name: net-alpha" in text
-    dialog.locator(".plots svg.marks").nth(1).wait_for()  # losses of both tasks in one plot, and the rate
-    assert dialog.locator(".plots figure").count() == 2
+    # Losses of both tasks in one plot, the rate, cosines and affinities.
+    dialog.locator(".plots svg.marks").nth(3).wait_for()
+    assert dialog.locator(".plots figure").count() == 4
     dialog.get_by_text("By class (3)").first.click()
     assert "green" in dialog.inner_text()
 
