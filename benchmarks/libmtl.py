@@ -287,7 +287,7 @@ def libmtl_side(
         trainer = Quiet(
             task_dict=task_dict,
             weighting=getattr(weighting, case.weighting),
-            architecture=getattr(architecture, case.architecture),
+            architecture=_with_gradients(getattr(architecture, case.architecture)),
             encoder_class=_encoders(network),
             decoders=decoders,
             rep_grad=False,
@@ -376,6 +376,17 @@ class SharedBatches(Batches):
         """As LibMTL calls it."""
         images, labels = super().next()
         return images, {self._first: labels} | {name: next(one).labels for name, one in self._others.items()}  # type: ignore[union-attr]
+
+
+def _with_gradients(architecture: type) -> type:
+    """The architecture as it was written for: today's torch forgets gradients instead of setting them to 0."""
+
+    def zero(self: Any) -> None:
+        for parameter in self.get_share_params():
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+
+    return type(architecture.__name__, (architecture,), {"zero_grad_share_params": zero})
 
 
 def _encoders(network: MultiTaskNetwork) -> Callable[[], nn.Module]:

@@ -37,13 +37,13 @@ def sentences(entry: Mapping[str, Any]) -> list[str]:
         return []
     found = []
     for card, one in interaction["together"].items():
-        text = f"{card}: all tasks together, minus alone: {points(one['value'], 1)} points {_ends(one, points)}"
-        found.append(text.rstrip())
+        ends = _ends(one, lambda end: points(end, 1))
+        said = f"{card}: all tasks together, minus alone: {points(one['value'], 1)} points {ends}"
+        found.append(said + _of_seeds(one, entry))
     for card, one in interaction["loss_gain"].items():
-        interval = _ends(one, lambda end: f"{end:+.3f}")
-        found.append(
-            f"{card}: Standley's gain of training losses, alone over together minus 1: {one['gain']:+.3f} {interval}"
-        )
+        ends = _ends(one, _gain)
+        said = f"{card}: Standley's gain of training losses, alone over together minus 1: {_gain(one['gain'])} {ends}"
+        found.append(said.rstrip() + _of_seeds(one, entry))
     if missing := missing_sentence(interaction["missing"], f"{entry['name']}@{entry['fingerprint']}"):
         found.append(missing)
     return found
@@ -60,6 +60,18 @@ def missing_sentence(missing: Sequence[Mapping[str, Any]], entry: str) -> str:
     more = f" and {len(names) - MOST_MISSING} more" if len(names) > MOST_MISSING else ""
     shown = "; ".join(names[:MOST_MISSING]) + more
     return f"Missing for all numbers: runs of {shown} (harness analyze {entry} writes the submissions)."
+
+
+def _gain(value: float) -> str:
+    return f"{value:+.3f}".replace("-", MINUS)
+
+
+def _of_seeds(one: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    """Which seeds a number is of, where they are not all of the entry's: those that all runs have."""
+    seeds = one["seeds"]
+    if len(seeds) == len(entry["seeds"]):
+        return ""
+    return f", of seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def _drawn(matrix: Mapping[str, Any]) -> dict[str, Any]:

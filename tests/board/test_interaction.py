@@ -192,11 +192,11 @@ def test_matrices_of_a_run_are_means_over_seeds_and_over_the_points_of_curves(bu
     assert matrix(document, "mutual_information")["a"]["b"] == pytest.approx(0.5)
     measures = [one["measure"] for one in entry(document, "run-abc")["relations"]]
     assert measures == ["gradient_cosine", "affinity", "features_cka", "outputs_cka", "mutual_information"]
-    (cell,) = next(one for one in entry(document, "run-abc")["relations"] if one["measure"] == "features_cka")["cells"][
-        "a"
-    ].values()
-    assert cell["debiased"] == pytest.approx(-0.1)
-    assert cell["high"] - cell["value"] == pytest.approx(12.7062047 * 0.1, rel=1e-6)
+    cells = {one["measure"]: one["cells"]["a"].get("b") for one in entry(document, "run-abc")["relations"]}
+    assert cells["gradient_cosine"]["high"] - 0.25 == pytest.approx(12.7062047 * 0.05, rel=1e-6)
+    cka = cells["features_cka"]
+    assert (cka["low"], cka["high"]) == (0, 1)  # Student's interval would go on where no CKA is
+    assert cka["debiased"] == pytest.approx(-0.1)
 
 
 def test_what_only_some_seeds_have_is_not_shown(builder: Any, right: Any) -> None:
