@@ -79,10 +79,8 @@ class Case:
 
 
 UNCERTAINTY = "the other constants: LibMTL weighs every loss by e^-s / 2 and starts at s = -0.5"
-GRADNORM = (
-    "LibMTL takes gradients of all shared weights, ours those of the last shared one, as published; channels-last"
-)
-PCGRAD = "ours is torchjd's, and projects the sum over the same weights; channels-last"
+GRADNORM = "LibMTL takes gradients of all shared weights, ours those of the last shared one, as published"
+PCGRAD = "orders of projection are drawn by other random numbers; ours is torchjd's"
 STITCH = "LibMTL mixes 3 times by one number for each source, the same for all readers; ours 4 times by T x T a channel"
 MMOE = "LibMTL's experts are whole encoders that read pixels (4 networks), as its gates do; ours stand behind one trunk"
 CGC = "as MMoE: 2 shared and 2 own encoders a task (8 networks) against 2 and 2 small experts behind one trunk"
@@ -393,6 +391,9 @@ def _encoders(network: MultiTaskNetwork) -> Callable[[], nn.Module]:
     """What LibMTL calls for each of its encoders: our trunk, or each task's column, then copies."""
     shared: Any = network.shared
     trunks = list(shared.columns.values()) if hasattr(shared, "columns") else [shared.trunk]
+    for trunk in trunks:
+        for module in trunk.backbone.body.modules():  # our network reads and mixes features by these
+            module._forward_hooks.clear()
     bodies = iter([trunk.backbone.body for trunk in trunks])
     return lambda: next(bodies, None) or deepcopy(trunks[0].backbone.body)
 
