@@ -11,7 +11,6 @@ says so, their weights or losses are compared.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import resource
@@ -22,23 +21,20 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any, cast
-from unittest import mock
 
 import numpy as np
 import torch
+from libmtl import CASES, compared, fresh
 from rich.console import Console
-from torch import Tensor, nn
 
 from harness.data.loading import TaskData, TrainingOrder, loader
 from harness.models.network import MultiTaskNetwork
 from harness.progress import Reporter
-from harness.run_data import Splits, build_network, open_data, task_data
+from harness.run_data import open_data
 from harness.submission import Submission, load_submission
 from harness.training.engine import Engine
 from harness.training.heap import keep_freed_memory
-from harness.training.loop import seed_everything, train
+from harness.training.loop import train
 from harness.training.optimization import build_optimizer, learning_rate
 
 BASELINES = Path(__file__).parents[1] / "baselines"
@@ -46,20 +42,6 @@ WARM = 5  # steps that are not timed
 # Processor time of this process: with one thread it does not depend on who else uses the machine. On GPUs, wall time.
 clock = time.perf_counter if torch.cuda.is_available() else time.process_time
 TASKS = ("classification", "detection", "segmentation", "vqa")
-THREE = """
-name: bench-three
-model:
-  backbone: {library: torchvision, name: resnet18, batch_norm: per_task}
-  placeholders: {count: 0}
-tasks:
-  - {dataset: shapes-classification, batch_size: 16, image_size: 64, fraction: 0.9}
-training:
-  steps: 1
-  balancing: {name: uncertainty}
-  gradient_clip: null
-  optimizer: {name: sgd, learning_rate: 0.01, momentum: 0, weight_decay: 0}
-  schedule: {name: constant, warmup: 0}
-"""
 
 
 def main() -> None:
@@ -101,12 +83,6 @@ def overhead(rounds: int, steps: int) -> None:
     print(f"  time {show(ratios)}; final weights equal bit for bit: {'yes' if same else 'no'}")
 
 
-def fresh(submission: Submission, splits: Splits) -> tuple[MultiTaskNetwork, dict[str, TaskData]]:
-    seed_everything(0)
-    network = build_network(submission, splits)
-    return network, {name: task_data(submission, 0, splits, name, True) for name in splits.train}
-
-
 def ours(submission: Submission, network: MultiTaskNetwork, data: Mapping[str, TaskData]) -> float:
     times: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
@@ -144,141 +120,10 @@ def minimal(submission: Submission, network: MultiTaskNetwork, data: Mapping[str
 
 def libmtl(rounds: int, steps: int) -> None:
     """Hard sharing with uncertainty weighting and three classification heads on ResNet-18, each task its own images."""
-    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
-        submission, splits = three_tasks(Path(name), steps)
-        ratios, first = [], []
-        for _ in range(rounds):
-            network, data = fresh(submission, splits)
-            theirs, losses = libmtl_side(submission, network, data, steps)
-            network, data = fresh(submission, splits)
-            ratios.append(ours(submission, network, data) / theirs)
-            first.append((losses, first_losses(submission, splits)))
-    worst = max(abs(a - b) for pair in first for a, b in zip(*pair, strict=True))
+    found = compared(CASES["hard/uncertainty"], rounds, steps)
+    ratios = [one / other for one, other in zip(found.ours, found.theirs, strict=True)]
     print(f"\nAgainst LibMTL's trainer: hard sharing, uncertainty weighting, three heads, ResNet-18; {steps} steps")
-    print(f"  time {show(ratios)}; largest difference of a loss in the first step: {worst:.1e}")
-
-
-def first_losses(submission: Submission, splits: Splits) -> list[float]:
-    network, data = fresh(submission, splits)
-    network.train()
-    batches = {name: next(iter(loader(one, TrainingOrder(one, 16), 0))) for name, one in data.items()}
-    return [loss.item() for loss in network(batches).values()]
-
-
-def three_tasks(folder: Path, steps: int) -> tuple[Submission, Splits]:
-    """Three tasks that read the same layout under different names, so that orders and images differ."""
-    from harness.cards import load_card
-
-    source = load_card("shapes-classification")
-    (folder / "datasets").mkdir()
-    document = THREE.replace("steps: 1", f"steps: {steps}").splitlines()
-    place = next(n for n, line in enumerate(document) if "dataset:" in line)
-    lines = []
-    for number in range(3):
-        card = source.model_dump(mode="json", exclude_defaults=True) | {"name": f"bench-{number}"}
-        (folder / "datasets" / f"bench-{number}.yaml").write_text(json.dumps(card))
-        lines.append(document[place].replace("shapes-classification", f"bench-{number}"))
-    document[place : place + 1] = lines
-    path = folder / "three.yaml"
-    path.write_text("\n".join(document))
-    submission = load_submission(path, [f"training.log_every={WARM}"])
-    return submission, open_data(submission)
-
-
-def libmtl_side(
-    submission: Submission, network: MultiTaskNetwork, data: Mapping[str, TaskData], steps: int
-) -> tuple[float, list[float]]:
-    """LibMTL's own `Trainer` on the same modules, weights, images and order; its time, and its first losses."""
-    cpu = torch.device("cpu")
-    # LibMTL 1.1.5 imports a name that torchvision has moved since.
-    moved = SimpleNamespace(load_state_dict_from_url=torch.hub.load_state_dict_from_url)
-    sys.modules.setdefault("torchvision.models.utils", cast("ModuleType", moved))
-    with mock.patch("torch.device", return_value=cpu):  # the trainer asks for a GPU
-        from LibMTL import Trainer
-        from LibMTL.architecture import HPS
-        from LibMTL.loss import AbsLoss
-        from LibMTL.weighting import UW
-
-    first: list[float] = []
-
-    class CrossEntropy(AbsLoss):  # type: ignore[misc]
-        def compute_loss(self, pred: Tensor, gt: Tensor) -> Tensor:
-            loss = nn.functional.cross_entropy(pred, gt)
-            if len(first) < len(data):
-                first.append(loss.item())
-            return loss
-
-    class Accuracy:
-        """LibMTL's meter wants one; it is not timed."""
-
-        def update_fun(self, pred: Tensor, gt: Tensor) -> None: ...
-
-        def score_fun(self) -> list[float]:
-            return [0.0]
-
-        def reinit(self) -> None: ...
-
-    class Encoder(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.trunk = network.shared
-
-        def forward(self, images: Tensor) -> Tensor:
-            backbone: Any = self.trunk.trunk.backbone  # type: ignore[union-attr]
-            return backbone(images, None, None, 0).pooled
-
-    class Quiet(Trainer):  # type: ignore[misc]
-        def test(self, *_: Any, **__: Any) -> None: ...
-
-    task_dict = {
-        name: {"metrics": ["Acc"], "metrics_fn": Accuracy(), "loss_fn": CrossEntropy(), "weight": [1]} for name in data
-    }
-    decoders = nn.ModuleDict({name: network.heads[name].linear for name in data})
-    with mock.patch("torch.device", return_value=cpu), mock.patch("builtins.print"):
-        trainer = Quiet(
-            task_dict=task_dict,
-            weighting=UW,
-            architecture=HPS,
-            encoder_class=Encoder,
-            decoders=decoders,
-            rep_grad=False,
-            multi_input=True,
-            optim_param={"optim": "sgd", "lr": 0.01},
-            scheduler_param=None,
-            weight_args={},
-            arch_args={},
-        )
-        network.train()
-        loaders = {name: Batches(one, 16, steps) for name, one in data.items()}
-        trainer.train(loaders, {}, 1)
-        return clock() - loaders[next(iter(data))].warm, first
-
-
-class Batches:
-    """A data loader as LibMTL's trainer calls one."""
-
-    def __init__(self, data: TaskData, size: int, steps: int) -> None:
-        self._data, self._size, self._steps = data, size, steps
-        self._given, self.warm = 0, 0.0
-
-    def __len__(self) -> int:
-        return self._steps
-
-    def __iter__(self) -> Batches:
-        self._batches = loader(self._data, TrainingOrder(self._data, self._size), 0)
-        return self
-
-    def __next__(self) -> tuple[Tensor, Tensor]:
-        """As Python 3 calls it."""
-        return self.next()
-
-    def next(self) -> tuple[Tensor, Tensor]:
-        """The next images and labels; notes when the steps that are timed begin."""
-        if self._given == WARM:
-            self.warm = clock()
-        self._given += 1
-        batch: Any = next(self._batches)
-        return batch.images, batch.labels
+    print(f"  time {show(ratios)}; largest difference of a loss in the first step: {found.worst:.1e}")
 
 
 # --- Joint and separate ----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.analysis.subsets import listed
 from harness.board.bundle import MAX_STATISTICS_BYTES, SUBMISSION, Bundle, Packed, open_bundle, submission_yaml
 from harness.board.packing import hash_arrays, predictions_hash
 from harness.board.page import wrong_numbers
@@ -144,6 +145,8 @@ def _submission_problems(bundle: Bundle, packed: Packed, record: Record, outcome
     beside = bundle.read(packed, SUBMISSION)
     if record.submission is None:
         (card, *more) = record.tasks
+        if record.relatedness is not None or record.subsets:
+            return ["relatedness and subsets: are of trained networks, and there is no submission"]
         problems = [] if beside is None else [f"submission: is missing, but {SUBMISSION} is there"]
         if more:
             problems.append("tasks: predictions without a submission are of one task each; bundle them one by one")
@@ -173,6 +176,13 @@ def _submission_problems(bundle: Bundle, packed: Packed, record: Record, outcome
             )
         elif record.baselines != fingerprints(submission):
             problems.append("baselines: are not the fingerprints of its single-task baselines")
+        elif record.subsets and record.subsets != listed(submission):  # older records have none
+            problems.append("subsets: are not the fingerprints of its recipe on subsets of the tasks")
+        asked = submission.evaluation.relatedness
+        if (asked is None) != (record.relatedness is None):
+            problems.append("relatedness: is there exactly where the submission's evaluation.relatedness asks for it")
+        elif asked is not None and record.relatedness is not None and record.relatedness.images > asked:
+            problems.append(f"relatedness.images: {record.relatedness.images}, the submission asks for {asked}")
     except HarnessError as error:
         problems.append(str(error))
     return problems

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 
 from harness import provenance, robustness
+from harness.analysis import subsets
 from harness.atomic import locked, write_bytes, write_json, write_text
 from harness.board.records import Cost, Provenance, Record, read_record, write_record
 from harness.data.loading import TaskData
@@ -27,6 +28,7 @@ from harness.data.transforms import derive_seed
 from harness.gallery import Scored, make_gallery
 from harness.models.network import FOR_TRAINING, MultiTaskNetwork
 from harness.progress import Reporter
+from harness.relatedness import measure as measure_relatedness
 from harness.run_data import Splits, build_network, cache_of, open_data, selection_data, shared_images, task_data
 from harness.scoring import score, task_result, unrankable_reasons
 from harness.single_task import fingerprints
@@ -162,6 +164,7 @@ def _run(
         selected_step=trained["selected_step"],
         curves=trained["curves"],
         baselines=fingerprints(submission),
+        subsets=subsets.listed(submission),
         stages=trained["stages"],
         warnings=[*trained["warnings"], *shared_images(submission.cards(), splits), *_skipped(trained["skipped"])],
         cost=Cost(
@@ -181,6 +184,8 @@ def _run(
         rankable=not reasons,
         unrankable_because=reasons,
     )
+    looked_at = {name: evaluation_data(name) for name in tasks}
+    record = measure_relatedness(record, submission, network, engine, splits, looked_at, folder, reporter)
     gallery = make_gallery(scored)
     tracker.finish(record, results, gallery)
     return record, {name: result.statistics for name, result in results.items()}, gallery

@@ -16,7 +16,7 @@ def single_task(submission: Submission, dataset: str, tokens: bool = False) -> S
 
     Backbone, neck, the task's head, data, batch size, steps, optimizer and schedule stay. Placeholder tokens and what
     they are trained for, sharing, balancing, regime and shared images fall away: with one task they have nothing to do,
-    and tokens are what is tested. So do corruptions and train gap, which Δm does not need.
+    and tokens are what is tested. So do corruptions, train gap and relatedness, which Δm does not need.
 
     Args:
         submission: Of several tasks.

@@ -107,12 +107,17 @@ class Submission(Section):
                 " training images may not be readable, and images to be scored are never skipped; set on_bad_image to"
                 " stop, or leave train_gap out"
             )
+        if self.evaluation.relatedness is not None and len(self.tasks) < 2:
+            raise ValueError(
+                f"evaluation.relatedness: {self.evaluation.relatedness}, but there is one task only, and it says how"
+                " alike two are; leave it out"
+            )
         check_samples(self.model, self.training, self.tasks)
         return self
 
     def plainly_scored(self) -> Submission:
-        """The same without corruptions and train gap: what is trained is the same, to the bit."""
-        plain = self.evaluation.model_copy(update={"corruptions": None, "train_gap": None})
+        """The same without corruptions, train gap and relatedness: what is trained is the same, to the bit."""
+        plain = self.evaluation.model_copy(update={"corruptions": None, "train_gap": None, "relatedness": None})
         return self.model_copy(update={"evaluation": plain})
 
     def _check_images(self, task: TaskConfig) -> None:
@@ -192,7 +197,8 @@ class Submission(Section):
 
         Name, description, seeds and tracking are left out: they do not change a run. So are the intervals of logging
         and checkpoints, the number of loader processes, and where features of a frozen backbone are kept.
-        Corruptions and the train gap change no weight, but they are in: a record with them says more than one without.
+        Corruptions, the train gap and relatedness change no weight, but they are in: a record with them says more than
+        one without.
         """
         content = self.resolved()
         for key in ("name", "description", "seeds", "tracking", "control"):

@@ -20,6 +20,7 @@ from harness.admission import admit
 from harness.board import bundle as bundles
 from harness.board.bundle import write_bundle
 from harness.board.records import Record, Rerun, read_record, read_records, read_statistics, write_record
+from harness.board.related import Relatedness
 from harness.cards import load_card
 from harness.data import open_split
 from harness.errors import HarnessError
@@ -255,6 +256,7 @@ SUBMISSION_LIES: dict[str, dict[str, Any]] = {
     "fingerprint: is 000000000000": {"fingerprint": "0" * 12},
     "name: 'other' is not the submission's": {"name": "other"},
     "baselines: are not": {"baselines": {CARD: "0" * 12}},
+    "relatedness: is there exactly where": {"relatedness": Relatedness(images=24, features=[], outputs=[])},
 }
 
 

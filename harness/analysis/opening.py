@@ -3,50 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from harness.analysis.run import Run as Run
+from harness.analysis.run import evenly as evenly
 from harness.board.records import Record, find_entry, read_records
-from harness.data.loading import TaskData
 from harness.errors import HarnessError
-from harness.models.network import MultiTaskNetwork
 from harness.progress import Reporter
-from harness.run_data import Splits, build_network, cache_of, open_data, task_data
+from harness.run_data import build_network, cache_of, open_data, task_data
 from harness.runs import WEIGHTS
 from harness.submission import Submission, load_submission
 from harness.training.engine import Engine
 from harness.training.loop import seed_everything
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run.
-
-    Attributes:
-        record: What the board holds of it.
-        submission: As it was run.
-        folder: The run's folder.
-        network: With the final weights, in evaluation mode, on the engine's device.
-        engine: Device and precision.
-        splits: The data.
-        data: By data set the images of the evaluation split that are looked at.
-        reporter: Shows progress.
-    """
-
-    record: Record
-    submission: Submission
-    folder: Path
-    network: MultiTaskNetwork
-    engine: Engine
-    splits: Splits
-    data: dict[str, TaskData]
-    reporter: Reporter
 
 
 def open_run(entry: str, seed: int | None, board: Path, runs: Path, images: int, reporter: Reporter) -> Run:
@@ -107,13 +79,6 @@ def find_record(entry: str, seed: int | None, board: Path) -> Record:
             " trains one"
         )
     return record
-
-
-def evenly(length: int, count: int) -> NDArray[np.int64]:
-    """`count` of `length` places, evenly spaced, first and last among them; all where there are fewer."""
-    if count >= length:
-        return np.arange(length, dtype=np.int64)
-    return np.unique(np.linspace(0, length - 1, count).round().astype(np.int64))
 
 
 def _submission(record: Record, folder: Path) -> Submission:

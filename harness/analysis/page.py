@@ -40,7 +40,7 @@ def document(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def html(report: Mapping[str, Any]) -> str:
     """The page; all text from outside is escaped, and nothing runs or is loaded."""
-    style = read("style.css", "analysis.css")
+    style = read("style.css", "heat.css", "analysis.css")
     names = list(report["tasks"])
     return (
         environment()

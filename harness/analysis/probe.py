@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.analysis.opening import Run, evenly
+from harness.analysis.run import Run, evenly
 from harness.analysis.tokens import Recording, changed
 from harness.data.batches import Batch, VqaBatch
 from harness.data.loading import EvaluationOrder, TaskData, loader

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,14 @@ import numpy as np
 from harness.analysis.attention import Summary
 from harness.analysis.dependency import controls, dependency, vary
 from harness.analysis.gradients import gradient_cosines
-from harness.analysis.information import information
 from harness.analysis.interaction import interaction
 from harness.analysis.opening import Run, open_run
 from harness.analysis.pictures import maps
 from harness.analysis.prefixes import watched
-from harness.analysis.probe import Matrix, Probed, own_tokens, places, probe
+from harness.analysis.probe import Matrix, own_tokens
 from harness.analysis.projection import principal_components, umap
+from harness.analysis.relatedness import relatedness
 from harness.analysis.scores import scored
-from harness.analysis.similarity import linear_cka, pearson
 from harness.analysis.subsets import MAX_TASKS
 from harness.analysis.tokens import Recording, changed
 from harness.board.records import find_entry, read_records
@@ -81,7 +79,11 @@ def analyze(
     else:
         report |= _about_tokens(run, report, unchanged, tokens, attention, draws)
     reporter.say("the same images through every task's path")
-    report["similarity"] = _similarity(run, report, images)
+    report["similarity"] = None
+    if len(names) < 2:
+        _leave_out(report, "similarity", "there is one task only")
+    else:
+        report["similarity"] = relatedness(run, images)
     reporter.say("gradients and records")
     report["gradients"] = gradient_cosines(run)
     report["affinity"] = run.record.affinity()
@@ -195,39 +197,3 @@ def _picture(run: Run) -> dict[str, Any] | None:
 def _split(points: Matrix, known: Mapping[str, Matrix]) -> dict[str, list[list[float]]]:
     ends = np.cumsum([len(one) for one in known.values()])[:-1]
     return {name: part.tolist() for name, part in zip(known, np.split(points, ends), strict=True)}
-
-
-def _similarity(run: Run, report: dict[str, Any], count: int) -> dict[str, Any] | None:
-    """How alike the tasks' tokens, features and outputs are on the same images."""
-    if len(run.data) < 2:
-        _leave_out(report, "similarity", "there is one task only")
-        return None
-    images = places(run, count)
-    probed = {name: probe(run, name, images) for name in run.data}
-    pairs = list(combinations_with_replacement(probed, 2))
-    return {
-        "images": len(images),
-        "tokens": [_alike(a, b, probed[a].tokens, probed[b].tokens) for a, b in pairs],
-        "features": [_alike(a, b, probed[a].features, probed[b].features) for a, b in pairs],
-        "outputs": [_outputs(a, b, probed, run.record.seed) for a, b in pairs],
-    }
-
-
-def _alike(a: str, b: str, x: Matrix | None, y: Matrix | None) -> dict[str, Any]:
-    found: dict[str, Any] = {"a": a, "b": b, "cka": None, "cka_debiased": None, "pearson": None, "identical": False}
-    if x is None or y is None:
-        return found
-    same_space = x.shape == y.shape
-    return found | {
-        "cka": linear_cka(x, y),
-        "cka_debiased": linear_cka(x, y, debiased=True),
-        "pearson": pearson(x, y) if same_space else None,
-        "identical": same_space and bool(np.array_equal(x, y)),
-    }
-
-
-def _outputs(a: str, b: str, probed: Mapping[str, Probed], seed: int) -> dict[str, Any]:
-    x, y = probed[a].outputs, probed[b].outputs
-    found = {"a": a, "b": b, "cka": linear_cka(x, y), "cka_debiased": linear_cka(x, y, debiased=True)}
-    between = information(x, y, derive_seed("information", seed, a, b) % 2**32) if a != b else None
-    return found | {"information": between}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from harness.analysis.transfer import Subset as Subset
 from harness.atomic import write_text
+from harness.board.schema import SubsetRun
 from harness.errors import HarnessError
 from harness.single_task import single_task
 from harness.submission import Submission
 
 MAX_TASKS = 6  # 63 subsets
-
-Subset = frozenset[str]
 
 
 def subset(submission: Submission, tasks: Iterable[str]) -> Submission:
@@ -26,6 +27,7 @@ def subset(submission: Submission, tasks: Iterable[str]) -> Submission:
     Everything stays but what names the tasks that are left out. Tokens stay, too: what is asked is what the other tasks
     do, not what the tokens do. Tokens per task stay as many for each task. One task alone is the single-task baseline
     (`harness.single_task`) with the submission's tokens, so of a submission without tokens it is that baseline itself.
+    Corruptions, train gap and relatedness go, which no difference needs.
 
     Args:
         submission: Of several tasks.
@@ -40,7 +42,7 @@ def subset(submission: Submission, tasks: Iterable[str]) -> Submission:
     alone = len(kept) == 1
     if alone and not submission.model.placeholders.count:
         return single_task(submission, kept[0])
-    content = single_task(submission, kept[0]).resolved() if alone else submission.resolved()
+    content = (single_task(submission, kept[0]) if alone else submission.plainly_scored()).resolved()
     model = content["model"]
     if alone:
         model["placeholders"] = submission.resolved()["model"]["placeholders"]
@@ -56,6 +58,30 @@ def subset(submission: Submission, tasks: Iterable[str]) -> Submission:
     except ValidationError as error:
         reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
         raise HarnessError(f"{', '.join(kept)} under the recipe of {submission.name}: {reason}") from None
+
+
+def fingerprints(submission: Submission) -> dict[Subset, str]:
+    """Fingerprints of a submission's subsets that transfer and leave-one-out are made of: one task, two, all but one.
+
+    Returns:
+        Small ones first; without those that cannot be learned under this recipe. Empty for a submission of one task.
+    """
+    names = [task.dataset for task in submission.tasks]
+    sizes = sorted({1, 2, len(names) - 1} & set(range(1, len(names))))
+    found: dict[Subset, str] = {}
+    for chosen in (chosen for size in sizes for chosen in combinations(names, size)):
+        with suppress(HarnessError):
+            found[frozenset(chosen)] = subset(submission, chosen).fingerprint()
+    return found
+
+
+def listed(submission: Submission) -> list[SubsetRun]:
+    """The same as a record lists them."""
+    order = [task.dataset for task in submission.tasks]
+    return [
+        SubsetRun(tasks=[name for name in order if name in names], fingerprint=fingerprint)
+        for names, fingerprint in fingerprints(submission).items()
+    ]
 
 
 def subsets(submission: Submission) -> dict[Subset, Submission | str]:

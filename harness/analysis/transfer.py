@@ -5,18 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from math import factorial
-from statistics import fmean
-from typing import Any
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
 
-from harness.analysis.subsets import Subset
+from pydantic import BaseModel, ConfigDict
+
 from harness.board.entries import protocol_hash
 from harness.board.evidence import Evidence
 from harness.board.records import Record
 from harness.evaluation.resampling import contrast
-from harness.submission import Submission
+
+if TYPE_CHECKING:
+    from harness.submission import Submission
 
 TAIL = 0.1  # share of the training steps whose losses count as the final loss
 
+
+class Contrast(BaseModel):
+    """A sum of headline numbers with its 95% interval."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    value: float
+    low: float
+    high: float
+
+
+Subset = frozenset[str]  # of data sets
 Known = Mapping[Subset, Mapping[int, Record]]  # by subset, then by seed
 Terms = Mapping[Subset, float]  # a sum of headline numbers, each of a network that learned a subset of the tasks
 
@@ -27,7 +42,7 @@ def records_of(
     """The records of each subset, by seed; under whatever name the board has them."""
     found: dict[Subset, dict[int, Record]] = {}
     for names, submission in subsets.items():
-        if isinstance(submission, Submission):
+        if not isinstance(submission, str):
             fingerprint = submission.fingerprint()
             # The same submission may stand on the board under several names; the first one is taken.
             same = sorted((one for one in records if one.fingerprint == fingerprint), key=lambda one: one.id)
@@ -78,6 +93,9 @@ def estimated(terms: Terms, target: str, known: Known, evidence: Evidence) -> di
     Returns:
         ``value``, ``low``, ``high``, ``seeds``; None where a record is missing, no seed is common to all, or they were
         not scored alike.
+
+    Raises:
+        HarnessError: Statistics are missing, damaged, or of too few images for an interval.
     """
     if not terms.keys() <= known.keys():
         return None
@@ -85,10 +103,16 @@ def estimated(terms: Terms, target: str, known: Known, evidence: Evidence) -> di
     records = [[known[names][seed] for seed in seeds] for names in terms]
     if not seeds or len({protocol_hash(one.tasks[target].protocol) for side in records for one in side}) > 1:
         return None
-    found = contrast(
-        [evidence.results(side, target) for side in records], list(terms.values()), evidence.draws, evidence.seed
-    )
-    return {"value": found.estimate, "low": found.low, "high": found.high, "seeds": seeds}
+
+    def compute() -> Contrast:
+        results = [evidence.results(side, target) for side in records]
+        found = contrast(results, list(terms.values()), evidence.draws, evidence.seed)
+        return Contrast(value=found.estimate, low=found.low, high=found.high)
+
+    # The cache knows a contrast by its factors and by the statistics that these stand before.
+    name = f"contrast {' '.join(map(repr, terms.values()))}"
+    outcome = evidence.outcome(Contrast, compute, name, *((target, side) for side in records))
+    return {**outcome.model_dump(), "seeds": seeds}
 
 
 def matrix(
@@ -110,26 +134,43 @@ def loss_gains(tasks: Sequence[str], known: Known) -> dict[str, dict[str, Any] |
     images the headline numbers tell. Mean over common seeds.
 
     Returns:
-        By task ``gain``, ``single``, ``joint`` and ``seeds``, or None where a record or its curve is missing.
+        By task ``gain``, ``low``, ``high``, ``single``, ``joint`` and ``seeds``, or None where a record or its curve is
+        missing. The 95% interval is Student's, over seeds, so a single seed has None for its ends.
 
     Source:
         Standley et al. 2020, section 4 (arXiv:1905.07553).
     """
-    found: dict[str, dict[str, Any] | None] = {}
-    for task in tasks:
-        alone, together = (known.get(names, {}) for names in (frozenset({task}), frozenset(tasks)))
-        seeds = sorted(alone.keys() & together.keys())
-        pairs = [(final_loss(alone[seed], task), final_loss(together[seed], task)) for seed in seeds]
-        complete = [(single, joint) for single, joint in pairs if single is not None and joint]
-        found[task] = None
-        if complete and len(complete) == len(pairs):
-            found[task] = {
-                "gain": fmean(single / joint - 1 for single, joint in complete),
-                "single": fmean(single for single, _ in complete),
-                "joint": fmean(joint for _, joint in complete),
-                "seeds": seeds,
-            }
-    return found
+    everything = known.get(frozenset(tasks), {})
+    return {task: loss_gain(task, known.get(frozenset({task}), {}), everything) for task in tasks}
+
+
+def loss_gain(task: str, alone: Mapping[int, Record], together: Mapping[int, Record]) -> dict[str, Any] | None:
+    """One task's gain, of records by seed; see `loss_gains`."""
+    seeds = sorted(alone.keys() & together.keys())
+    pairs = [(final_loss(alone[seed], task), final_loss(together[seed], task)) for seed in seeds]
+    complete = [(single, joint) for single, joint in pairs if single is not None and joint]
+    if not complete or len(complete) < len(pairs):
+        return None
+    gains = [single / joint - 1 for single, joint in complete]
+    low, high = student_interval(gains)
+    return {
+        "gain": fmean(gains),
+        "low": low,
+        "high": high,
+        "single": fmean(single for single, _ in complete),
+        "joint": fmean(joint for _, joint in complete),
+        "seeds": seeds,
+    }
+
+
+def student_interval(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
+    """95% interval of the mean of independent values (one per seed), or nothing for fewer than two."""
+    if len(values) < 2:
+        return None, None
+    from scipy.special import stdtrit  # a tenth of a second that boards without such numbers need not wait
+
+    half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / len(values) ** 0.5
+    return fmean(values) - half, fmean(values) + half
 
 
 def final_loss(record: Record, task: str) -> float | None:

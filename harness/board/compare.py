@@ -15,6 +15,7 @@ from harness.board.records import Protocol, Record, find_entry, read_records
 from harness.board.relative import DeltaM, relative_change
 from harness.board.robustness import DropComparison, compare_drops
 from harness.board.tables import SCALAR_COSTS
+from harness.board.task_sets import TaskSetEffect, effects, sentences
 from harness.board.text import points, safe_terminal
 from harness.errors import HarnessError
 from harness.evaluation.resampling import holm
@@ -64,6 +65,7 @@ class Comparison(_Document):
         only_a: Tasks that only the first has.
         only_b: Tasks that only the second has.
         drops: What corruptions cost the two, on tasks on which both have been scored under the same ones.
+        effects: What the further tasks of one entry do to those in common, where it has all of the other's tasks.
         delta_m: Δm of the first against the second; None where a baseline number is 0.
         per_parameter: Δm for each percent of parameters that the first has more than the second (with fewer, it has the
             other sign); None where they have equally many or the number is unknown.
@@ -80,6 +82,7 @@ class Comparison(_Document):
     seeds_b: list[int]
     tasks: list[TaskComparison]
     drops: list[DropComparison] = []
+    effects: list[TaskSetEffect] = []
     only_a: list[str]
     only_b: list[str]
     delta_m: DeltaM | None
@@ -150,6 +153,7 @@ def compare(board: Path, a: str, b: str, draws: int = 1000, seed: int = 0, by: S
         )
     change = relative_change(evidence, {card: side_a[card] for card in shared}, {card: side_b[card] for card in shared})
     drops, of_drops = compare_drops(side_a, side_b, shared, seed)
+    further = effects(side_a, side_b, dict(zip(shared, paired, strict=True)))
     cost_a, cost_b = _cost([first]), _cost(second)
     only_a, only_b = sorted(side_a.keys() - side_b.keys()), sorted(side_b.keys() - side_a.keys())
     return Comparison(
@@ -159,6 +163,7 @@ def compare(board: Path, a: str, b: str, draws: int = 1000, seed: int = 0, by: S
         seeds_b=sorted({record.seed for part in second for record in part}),
         tasks=tasks,
         drops=drops,
+        effects=further,
         only_a=only_a,
         only_b=only_b,
         delta_m=change,
@@ -168,7 +173,8 @@ def compare(board: Path, a: str, b: str, draws: int = 1000, seed: int = 0, by: S
         draws=draws,
         seed=seed,
         verdict=_summary(tasks, change, only_a, only_b, one_seed, [*first, *(r for part in second for r in part)])
-        + of_drops,
+        + of_drops
+        + sentences(further, side_a, side_b, records),
     )
 
 

@@ -15,6 +15,7 @@ import yaml
 
 from harness.board.curves import group, place
 from harness.board.gallery import SUFFIX, read_gallery
+from harness.board.matrices import drawn, sentences
 from harness.board.records import Record
 from harness.board.text import duration, percent, quantity
 from harness.errors import HarnessError
@@ -29,7 +30,7 @@ Row = tuple[str, str, int]  # label, text, and how deep it is nested
 # What the page shows in a form of its own, or what is in every record's name.
 _SHOWN = {
     "schema_version", "name", "fingerprint", "seed", "submission", "tasks", "curves", "warnings", "cost", "provenance",
-    "trust", "rankable", "unrankable_because",
+    "trust", "rankable", "unrankable_because", "relatedness", "subsets",
 }  # fmt: skip
 _SHOWN_OF_TASK = {
     *("task", "protocol", "main", "metrics", "per_class", "images", "statistics"),
@@ -66,6 +67,7 @@ def details(entry: Mapping[str, Any], records: Sequence[Record], board: Path) ->
         "warnings": entry["warnings"],
         "baselines": {"found": entry["baselines"], "missing": entry["baselines_missing"]},
         "tasks": [_task(card, task, dumps) for card, task in entry["tasks"].items()],
+        "between": {"matrices": drawn(entry), "sentences": sentences(entry)},
         "curves": _curves(records),
         "cost": outline([dump.get("cost", {}) for dump in dumps]),
         "config": _yaml(first.submission) if first.submission is not None else "",
@@ -176,7 +178,7 @@ def _packages(packages: Mapping[str, str]) -> list[Row]:
 
 def _more(records: Sequence[Record], dumps: Sequence[dict[str, Any]]) -> list[tuple[str, list[Row]]]:
     """The fields that have no form of their own, and what follows from them."""
-    computed = [{"affinity": record.affinity(), "backward transfer": record.backward_transfer()} for record in records]
+    computed = [{"backward transfer": record.backward_transfer()} for record in records]
     values = [own | found for own, found in zip(_without(dumps, _SHOWN), computed, strict=True)]
     single = outline([{key: child for key, child in value.items() if not _mapping(child)} for value in values])
     sections = [("Training", single)] if single else []

@@ -22,7 +22,7 @@ class Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class _Undefined:
+class Undefined:
     """JSON has no NaN or infinity: an undefined number is None.
 
     Only numbers that come from Python need a look. Those of a file, hundreds in a record, are left to the reader of
@@ -52,5 +52,5 @@ def _shallow(value: Any) -> Any:
     raise ValueError("is nested more than 30 levels deep")
 
 
-Number = Annotated[float | None, _Undefined]
+Number = Annotated[float | None, Undefined]
 Free = Annotated[dict[str, Any], BeforeValidator(_shallow)]

@@ -36,7 +36,7 @@ def render(document: Mapping[str, Any], records: Sequence[Record], board: Path) 
         two libraries in ``assets/``, pictures beside the page, and nothing else; trusted types keep every text from
         becoming markup or an address of a script.
     """
-    style = read("style.css", "board.css")
+    style = read("style.css", "heat.css", "board.css")
     script = _script()
     names = labels(document)
     entries = {entry["entry"]: entry for entry in document["entries"]}

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from harness.board.fields import CardName, Count, Document, EntryName, Fingerprint, Free, Number, Sha256
 from harness.board.migration import SCHEMA_VERSION, migrate
+from harness.board.related import Relatedness
 from harness.board.task_result import Protocol, Robustness, TaskResult, TrainGap
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Rerun",
     "Robustness",
     "Stage",
+    "SubsetRun",
     "TaskResult",
     "TrainGap",
     "Trust",
@@ -93,6 +95,18 @@ class Stage(Document):
     values: dict[CardName, Number] = {}
 
 
+class SubsetRun(Document):
+    """The same recipe on some of the tasks.
+
+    Attributes:
+        tasks: Which.
+        fingerprint: Of the submission.
+    """
+
+    tasks: list[CardName] = Field(min_length=1)
+    fingerprint: Fingerprint
+
+
 class Rerun(Document):
     """An entry's training repeated on a machine of those who keep the board.
 
@@ -123,7 +137,9 @@ class Record(Document):
         selected_step: The step after which they stood, where they were chosen on the selection splits.
         curves: Named learning curves: (step, value) pairs; the value is None where the number was not finite.
         baselines: Fingerprints of the single-task baselines of the same backbone and recipe, by data set.
+        subsets: Submissions of the same recipe on one task, two tasks, and all but one: what transfer is made of.
         stages: The stages of training, under a regime that has several.
+        relatedness: How alike the tasks are, where the submission asks for it.
         warnings: What a reader must know, e.g. images shared between training and evaluation of two tasks.
         cost: What it cost.
         provenance: Where and when.
@@ -143,7 +159,9 @@ class Record(Document):
     selected_step: Count | None = None
     curves: dict[str, list[tuple[Count, Number]]] = {}
     baselines: dict[CardName, Fingerprint] = {}
+    subsets: list[SubsetRun] = []
     stages: list[Stage] = []
+    relatedness: Relatedness | None = None
     warnings: list[str] = []
     cost: Cost = Cost()
     provenance: Provenance
@@ -157,6 +175,14 @@ class Record(Document):
         for card, result in self.tasks.items():
             if result.protocol.card != card:
                 raise ValueError(f"tasks.{card}.protocol.card: {result.protocol.card!r} must equal the key {card!r}")
+        if self.relatedness is not None:
+            self.relatedness.require_tasks(self.tasks)
+        for name, curve in self.curves.items():
+            if name.startswith("cosine/") and any(value is not None and abs(value) > 1.001 for _, value in curve):
+                raise ValueError(f"curves: {name!r} holds a number that no cosine is: they lie in [-1, 1]")
+        chosen = [frozenset(one.tasks) for one in self.subsets]
+        if len(set(chosen)) < len(chosen) or not all(one < self.tasks.keys() for one in chosen):
+            raise ValueError("subsets: each must name some of the record's tasks, not all, and no two the same ones")
         if self.rankable == bool(self.unrankable_because):
             raise ValueError("unrankable_because: must give a reason exactly when rankable is false")
         if self.rerun is not None and self.trust != "rerun":
@@ -179,9 +205,20 @@ class Record(Document):
         Returns:
             By ``<i>|<j>``: above 0, a step for task i lowered the loss of task j. Empty without training.log_affinity.
         """
-        curves = {name: curve for name, curve in self.curves.items() if name.startswith("affinity/")}
+        return self._means("affinity/")
+
+    def cosines(self) -> dict[str, float]:
+        """Cosines of the tasks' gradients, each the mean over the points of its curve (Yu et al. 2020, section 2.3).
+
+        Returns:
+            By ``<a>|<b>``, each pair once. Empty where nothing logged them (training.log_gradients).
+        """
+        return self._means("cosine/")
+
+    def _means(self, prefix: str) -> dict[str, float]:
+        curves = {name: curve for name, curve in self.curves.items() if name.startswith(prefix)}
         known = {name: [value for _, value in curve if value is not None] for name, curve in curves.items()}
-        return {name.partition("/")[2]: sum(values) / len(values) for name, values in known.items() if values}
+        return {name.removeprefix(prefix): sum(values) / len(values) for name, values in known.items() if values}
 
     def backward_transfer(self) -> dict[str, float]:
         """What later stages did to what earlier ones had learned: R_Ti - R_ii for each task i but the last.
@@ -201,5 +238,8 @@ class Record(Document):
         return found
 
     def deterministic(self) -> dict[str, Any]:
-        """The document without cost, provenance and trust: equal for equal submission, seed and machine."""
-        return self.model_dump(mode="json", exclude={"cost", "provenance", "trust", "rerun"})
+        """The document without cost, provenance and trust: equal for equal submission, seed and machine.
+
+        Also without `subsets`, which follow from the submission, and which older records do not name.
+        """
+        return self.model_dump(mode="json", exclude={"cost", "provenance", "trust", "rerun", "subsets"})

@@ -12,6 +12,9 @@ from typing import Any
 
 from harness.board.entries import Column, Entry, entries_of, protocol_hash
 from harness.board.evidence import LEVEL, Estimate, Evidence
+from harness.board.interaction import between_tasks, by_fingerprint
+from harness.board.matrices import markdown as matrices_of
+from harness.board.matrices import sentences as about_tasks
 from harness.board.records import TRUST, Record, read_records
 from harness.board.relative import against_single_tasks, single_task_entries
 from harness.board.robustness import task_document
@@ -23,6 +26,7 @@ DOCUMENT_VERSION = 1
 SIGNIFICANCE = 1 - LEVEL
 FAMILY = 10  # how many entries after a leader are tested against it as one family
 PAIRED_ENTRIES = 20  # entries of a table that are compared each with each
+TOLD_ENTRIES = 20  # entries whose tasks are held against each other in Markdown
 
 
 def board_document(
@@ -51,10 +55,11 @@ def board_document(
     for key, problem in _strange_images([entry for entry in entries if not problems[entry.key]], estimates):
         problems[key].append(problem)
     ranked = [entry for entry in entries if not problems[entry.key]]
-    singles = single_task_entries(ranked)
+    singles, index = single_task_entries(ranked), by_fingerprint(ranked)
     documents = [
         _entry_document(entry, estimates[entry.key], problems[entry.key])
         | against_single_tasks(entry, None if problems[entry.key] else singles, evidence)
+        | between_tasks(entry, None if problems[entry.key] else index, evidence)
         for entry in entries
     ]
     tables = [_table(columns, members, evidence) for columns, members in _tables(ranked)]
@@ -391,10 +396,35 @@ def markdown(document: Mapping[str, Any]) -> str:
         "Δm is the mean relative change in percent against single-task baselines of the same backbone and recipe.",
     ]
     for heading, header, body in rows(document):
-        lines += ["", f"## {safe_markdown(heading)}", ""]
-        lines.append("| " + " | ".join(safe_markdown(cell) for cell in header) + " |")
-        lines.append("|" + " --- |" * len(header))
-        lines += ["| " + " | ".join(safe_markdown(cell) for cell in line) + " |" for line in body]
+        lines += _markdown_table("##", heading, header, body)
+    lines += _between_tasks(document)
     if not document["entries"]:
         lines += ["", "No records yet: `harness submit FILE` or `harness score CARD PREDICTIONS` makes the first."]
     return "\n".join(lines) + "\n"
+
+
+def _markdown_table(level: str, heading: str, header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["", f"{level} {safe_markdown(heading)}", ""]
+    lines.append("| " + " | ".join(safe_markdown(cell) for cell in header) + " |")
+    lines.append("|" + " --- |" * len(header))
+    return lines + ["| " + " | ".join(safe_markdown(cell) for cell in line) + " |" for line in body]
+
+
+def _between_tasks(document: Mapping[str, Any]) -> list[str]:
+    """What is known of the tasks of the first entries that say something of them."""
+    shown = labels(document)
+    told = [entry for entry in document["entries"] if "interaction" in entry or "relations" in entry]
+    lines = ["", "## Between tasks", ""] if told else []
+    if told:
+        lines.append(
+            "Differences in percentage points, 95% intervals in brackets: of transfer and leave-one-out over images and"
+            " seeds, of all else over seeds. What each number is: `docs/analysis.md`."
+        )
+    for entry in told[:TOLD_ENTRIES]:
+        for heading, header, body in matrices_of(entry, shown[entry["entry"]]):
+            lines += _markdown_table("###", heading, header, body)
+        said = [f"- {safe_markdown(sentence)}" for sentence in about_tasks(entry)]
+        lines += ["", f"### {safe_markdown(shown[entry['entry']])}", "", *said] if said else []
+    if len(told) > TOLD_ENTRIES:
+        lines += ["", f"The first {TOLD_ENTRIES} of {len(told):,} entries; all are in `board.json`."]
+    return lines

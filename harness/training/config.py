@@ -227,12 +227,15 @@ class EvaluationConfig(Section):
         corruptions: Score on corrupted images, too; None means no. Training is the same either way.
         train_gap: Score so many training images, too, without augmentation, chosen by the seed: how much better the
             network is on what it has seen. None means none. Training is the same either way.
+        relatedness: Send so many evaluation images through every task's path and record how alike the tasks' features,
+            tokens and outputs are (docs/analysis.md). None means none. Training is the same either way.
     """
 
     batch_size: int = Field(default=64, ge=1, le=65536)
     limit: int | None = Field(default=None, ge=1)
     corruptions: CorruptionsConfig | None = None
     train_gap: int | None = Field(default=None, ge=2)
+    relatedness: int | None = Field(default=None, ge=10, le=5000)
 
     def science(self) -> dict[str, Any]:
         """What a record depends on, as plain JSON values, without what is switched off."""

@@ -26,7 +26,7 @@ def add_hostile(builder: Any, right: Any, name: str, text: str, right_ones: int)
         name,
         {"one": right(right_ones, 30)},
         submission={"model": {"backbone": {"name": text}}, text: text, "list": [text]},
-        curves={text: [(0, 1.0), (5, 0.5)]},
+        curves={text: [(0, 1.0), (5, 0.5)], f"affinity/{text}|one": [(0, 1.0)], f"cosine/one|{text}": [(0, 1.0)]},
         warnings=[text],
         cost=Cost(train_seconds=float(right_ones), parameters_by_part={text: 1}, macs={text: 1}, parameters=right_ones),
         provenance=Provenance(

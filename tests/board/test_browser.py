@@ -82,6 +82,9 @@ def small(builder: Any, right: Any) -> Path:
                     "loss/one": [(0, 2.0), (10, 1.0)],
                     "loss/two": [(0, 3.0), (10, 1.0)],
                     "rate": [(0, 1.0), (9, 0.0)],
+                    "cosine/one|two": [(0, -0.5), (10, -0.3)],
+                    "affinity/one|two": [(0, 0.02)],
+                    "affinity/two|two": [(0, 0.3)],
                 },
                 cost=Cost(parameters=parameters, train_seconds=parameters / 10, images_per_second=5.0, macs={"one": 5}),
             )
@@ -185,8 +188,9 @@ def test_an_entry_has_an_address_and_shows_how_to_make_it_again(small: Path, vis
     text = dialog.inner_text()
     assert "harness submit alpha.yaml --seeds 0,1" in text
     assert "name: net-alpha" in text
-    dialog.locator(".plots svg.marks").nth(1).wait_for()  # losses of both tasks in one plot, and the rate
-    assert dialog.locator(".plots figure").count() == 2
+    # Losses of both tasks in one plot, the rate, cosines and affinities.
+    dialog.locator(".plots svg.marks").nth(3).wait_for()
+    assert dialog.locator(".plots figure").count() == 4
     dialog.get_by_text("By class (3)").first.click()
     assert "green" in dialog.inner_text()
 
@@ -233,6 +237,20 @@ def test_pictures_of_predictions_are_cut_from_the_records_sheet(builder: Any, ri
     box = pictures.nth(1).bounding_box()
     pixel = Image.open(io.BytesIO(page.screenshot())).getpixel((int(box["x"] + box["width"] / 2), int(box["y"] + 20)))
     assert pixel[0] > 150 > pixel[1]  # the picture was loaded: the policy lets it in
+
+
+def test_an_entrys_tasks_stand_beside_each_other_in_labelled_matrices(small: Path, visit: Any) -> None:
+    page = visit(small, f"#entry/{address(small, 'alpha')}")
+    table = page.get_by_role("table", name="Gradient cosine, mean over training")
+    assert table.get_by_role("columnheader").all_inner_texts() == ["one", "two"]
+    assert table.get_by_role("rowheader").all_inner_texts() == ["one", "two"]
+    cells = [text.split("\n")[0] for text in table.locator("tbody td").all_inner_texts()]
+    assert cells == ["\u2013", "\u22120.40", "\u22120.40", "\u2013"]
+    assert table.locator("td.n2.clear").count() == 2  # coloured by size and sign; both seeds say the same
+    affinity = page.get_by_role("table", name=re.compile("TAG affinity"))
+    assert [text.split("\n")[0] for text in affinity.locator("tbody td").all_inner_texts()] == [
+        *("\u2013", "+0.02", "\u2013", "+0.3"),
+    ]
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

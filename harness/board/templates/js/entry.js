@@ -11,6 +11,7 @@ const entryDialog = (at) => {
   const sections = [
     ["Numbers", numbers(detail)],
     ["Examples", gallery(detail)],
+    ["Between tasks", between(detail)],
     ["Learning curves", curves(detail)],
     ...detail.more.map(([title, rows]) => [title, outlineTable(rows)]),
     ["Cost", outlineTable(detail.cost)],
@@ -86,6 +87,23 @@ const curves = (detail) => {
   return [
     detail.seeds.length > 1 ? el("p", { class: "note" }, "One line per seed.") : null,
     el("div", { class: "plots" }, hosts.map(([group, host]) => el("figure", {}, el("figcaption", {}, group.group), host))),
+  ];
+};
+
+const between = (detail) => {
+  const { matrices, sentences } = detail.between;
+  if (!matrices.length && !sentences.length) return null;
+  return [
+    matrices.length ? el("p", { class: "note" }, "Rows act on columns where a matrix is not symmetric. Bold: the interval excludes 0, or the information exceeds chance. Transfer and leave-one-out are percentage points with intervals over images and seeds; other intervals are over seeds.") : null,
+    el("div", { class: "matrices" }, matrices.map((matrix) => el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": matrix.title }, el(
+      "table",
+      { class: "heat" },
+      el("caption", {}, matrix.title),
+      el("thead", {}, el("tr", {}, el("td", {}), matrix.tasks.map((task) => el("th", { scope: "col" }, task)))),
+      el("tbody", {}, matrix.rows.map((row, n) => el("tr", {}, el("th", { scope: "row" }, matrix.tasks[n]), row.map((cell) =>
+        cell ? el("td", { class: `${cell[0]}${cell[3] ? " clear" : ""}` }, cell[1], cell[2] ? el("small", {}, cell[2]) : null) : el("td", { class: "undefined" }, DASH))))),
+    )))),
+    sentences.length ? el("ul", { class: "note" }, sentences.map((text) => el("li", {}, text))) : null,
   ];
 };
 
