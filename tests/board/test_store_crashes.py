@@ -37,8 +37,8 @@ for n in itertools.count(int(sys.argv[5])):
         api.leaderboard(board)
 """
 
-# Stores a record, replaces another and regenerates the board, in children of which the n-th kills itself before its n-th
-# change of a file; looks at the store after each, and says before what they died.
+# Stores a record, replaces another and regenerates the board, in children of which the n-th kills itself before its
+# n-th change of a file; looks at the store after each, and says before what they died.
 EVERY_CHANGE = """
 import os, signal, sys
 from itertools import count
