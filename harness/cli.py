@@ -23,7 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(epilog="Example: harness rerun my-model")(leaderboard.rerun)
 app.command(epilog="Example: harness demo --quick")(experiments.demo)
 app.command(epilog="Example: harness submit baselines/shapes-placeholder.yaml --seeds 0,1,2 --set training.steps=500")(
     submit
@@ -35,6 +34,7 @@ app.command(epilog="Example: harness study baselines/studies/pe-shapes.yaml --la
     experiments.study
 )
 app.command(epilog="Example: harness analyze shapes-placeholder --seed 0")(results.analyze)
+app.command(epilog="Example: harness rerun my-model")(leaderboard.rerun)
 app.command(name="ls", epilog="Example: harness ls backbones --filter convnext")(submissions.list_names)
 app.add_typer(data.app, name="data")
 app.add_typer(leaderboard.app, name="leaderboard")

@@ -52,9 +52,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     if config.name == "sgd":
         momentum = config.momentum
         # Not fused: that kernel fails where some weights have momentum and others, of tasks that rested, have none yet.
-        return torch.optim.SGD(
-            settings, lr=config.learning_rate, momentum=momentum, nesterov=momentum > 0, foreach=True
-        )
+        # Torch chooses between one kernel for many weights (GPUs) and one after another, which is faster on CPUs.
+        return torch.optim.SGD(settings, lr=config.learning_rate, momentum=momentum, nesterov=momentum > 0)
     return torch.optim.AdamW(settings, lr=config.learning_rate, fused=True)
 
 
