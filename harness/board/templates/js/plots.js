@@ -63,6 +63,7 @@ addEventListener("resize", () => {
 for (const change of ["(prefers-color-scheme: dark)", "print"]) matchMedia(change).addEventListener("change", redraw);
 
 const LABELLED = 14; // entries that are named in the plot; beyond, only those on the frontier are
+const LINE = 0.045; // the height of a name, as a share of the plot's
 const MARKED = 400; // entries that are drawn: those on the frontier and the first of the ranking
 
 const costPlot = (host, tab, rows) => {
@@ -92,9 +93,20 @@ const costPlot = (host, tab, rows) => {
   const across = logarithmic ? Math.log : Number;
   const [first, last] = [Math.min(...costs.map(across)), Math.max(...costs.map(across))];
   for (const one of values) one.side = (last > first && (across(one.cost) - first) / (last - first) > 0.66) === cost.lower ? "left" : "right";
-  const named = (side) => ({
-    transform: [{ filter: { field: "named", equal: 1 } }, { filter: { field: "side", equal: side } }],
-    mark: { type: "text", align: side === "left" ? "right" : "left", dx: side === "left" ? -9 : 9, dy: -8, fontSize: 11.5, cursor: "pointer", limit: 180 },
+  // Names of marks that all but cover each other stand one above another.
+  const qualities = values.flatMap((one) => [one.low, one.high]);
+  const height = Math.max(...qualities) - Math.min(...qualities) || 1;
+  const placed = [];
+  for (const one of values.filter((each) => each.named)) {
+    const [x, y] = [(across(one.cost) - first) / (last - first || 1), (one.quality - Math.min(...qualities)) / height];
+    const taken = (lift) => placed.some((other) => other.side === one.side && Math.abs(other.x - x) < 0.2 && Math.abs(other.y - y - LINE * lift) < 0.8 * LINE);
+    one.lift = 0;
+    while (one.lift < LABELLED && taken(one.lift)) one.lift += 1;
+    placed.push({ side: one.side, x, y: y + LINE * one.lift });
+  }
+  const named = ({ side, lift }) => ({
+    transform: [{ filter: { field: "named", equal: 1 } }, { filter: { field: "side", equal: side } }, { filter: { field: "lift", equal: lift } }],
+    mark: { type: "text", align: side === "left" ? "right" : "left", dx: side === "left" ? -9 : 9, dy: -8 - 13 * lift, fontSize: 11.5, cursor: "pointer", limit: 180 },
     encoding: { text: { field: "name", type: "nominal" } },
   });
   const spec = (width) => ({
@@ -108,8 +120,7 @@ const costPlot = (host, tab, rows) => {
       { transform: [{ filter: { field: "front", equal: 1 } }], mark: { type: "line", interpolate: cost.lower ? "step-after" : "step-before", stroke: token("accent"), strokeWidth: 1.5, strokeDash: [5, 4], opacity: 0.75, tooltip: false } },
       { mark: { type: "rule", stroke: token("soft"), opacity: 0.35, strokeWidth: 1.5 }, encoding: { y: { field: "low", type: "quantitative" }, y2: { field: "high" } } },
       { mark: { type: "point", filled: true, size: 90, opacity: 1, stroke: token("card"), strokeWidth: 1.5, cursor: "pointer", tooltip: { content: "data" } }, encoding: { color: { field: "front", type: "nominal", scale: { domain: [0, 1], range: [token("soft"), token("accent")] }, legend: null } } },
-      named("left"),
-      named("right"),
+      ...["left", "right"].flatMap((side) => [...new Set(values.map((one) => one.lift ?? 0))].map((lift) => named({ side, lift }))),
     ],
   });
   const names = marks.filter((mark) => best.has(mark.at)).map((mark) => mark.name).join(", ");
