@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,12 @@ from harness.board.records import Cost, write_record
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -e '.[dev]')")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+
+# What follows a click comes in its own time: dialogs close, addresses change and plots are drawn after the handler has
+# returned. So tests say what they expect to see, and `expect` waits for it, long where the machine is busy.
+expect = playwright.expect
+PATIENCE = 60_000  # milliseconds
+expect.set_options(timeout=PATIENCE)
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
@@ -52,7 +59,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: faults.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         page.on("dialog", lambda dialog: faults.append(f"dialog: {dialog.message}"))
@@ -93,8 +100,8 @@ def small(builder: Any, right: Any) -> Path:
     return Path(builder.board)
 
 
-def names(page: Any) -> list[str]:
-    return [text.strip() for text in page.locator(".ranking .grid tbody .entry a").all_inner_texts()]
+def names(page: Any) -> Any:
+    return page.locator(".ranking .grid tbody .entry a")
 
 
 def address(board: Path, *entries: str) -> str:
@@ -105,37 +112,38 @@ def address(board: Path, *entries: str) -> str:
 
 def test_a_click_on_a_header_sorts_and_another_one_turns_the_order(small: Path, visit: Any) -> None:
     page = visit(small)
-    assert names(page) == ["beta", "alpha", "gamma"]
+    expect(names(page)).to_have_text(["beta", "alpha", "gamma"])
     header = page.locator(".ranking .grid thead th", has_text="Parameters")
     header.get_by_role("button").click()
-    assert names(page) == ["beta", "gamma", "alpha"]
-    assert header.get_attribute("aria-sort") == "ascending"
+    expect(names(page)).to_have_text(["beta", "gamma", "alpha"])
+    expect(header).to_have_attribute("aria-sort", "ascending")
     header.get_by_role("button").press("Enter")
-    assert names(page) == ["alpha", "gamma", "beta"]
-    assert header.get_attribute("aria-sort") == "descending"
+    expect(names(page)).to_have_text(["alpha", "gamma", "beta"])
+    expect(header).to_have_attribute("aria-sort", "descending")
 
 
 def test_search_and_filters_narrow_the_table_and_say_how_many_are_left(small: Path, visit: Any) -> None:
     page = visit(small)
     page.get_by_label("Search").fill("ALP net")
-    assert names(page) == ["alpha"]
-    assert page.locator(".pager").inner_text() == "1 of 3 entries"
+    expect(names(page)).to_have_text(["alpha"])
+    expect(page.locator(".pager")).to_have_text("1 of 3 entries")
     page.get_by_label("Search").fill("<nobody>")
-    assert page.locator(".ranking .grid tbody").inner_text().strip() == "No entry fits."
+    expect(page.locator(".ranking .grid tbody")).to_have_text("No entry fits.")
     page.get_by_label("Search").fill("")
     page.get_by_label("Backbone").select_option("net-gamma")
-    assert names(page) == ["gamma"]
+    expect(names(page)).to_have_text(["gamma"])
 
 
 def test_a_task_tab_brackets_those_that_cannot_be_told_apart_and_no_others(small: Path, visit: Any) -> None:
     page = visit(small)
     page.get_by_role("tab", name="Classification one").click()
-    assert page.get_by_role("tab", name="Classification one").get_attribute("aria-selected") == "true"
-    assert names(page) == ["alpha", "beta", "gamma"]
+    expect(page.get_by_role("tab", name="Classification one")).to_have_attribute("aria-selected", "true")
+    expect(names(page)).to_have_text(["alpha", "beta", "gamma"])
     rows = page.locator(".ranking .grid tbody tr")
     assert [row.get_attribute("class") for row in rows.all()] == ["tied opens", "tied closes", None]
     assert [row.locator("td.rank").inner_text().split()[0] for row in rows.all()] == ["1", "1", "3"]
     assert "cannot tell apart from alpha" in rows.nth(1).locator(".tie").get_attribute("title")
+    expect(page).to_have_url(re.compile("#"))
     page.reload()  # the tab is in the address
     page.get_by_role("tab", name="Classification one", selected=True).wait_for()
 
@@ -144,16 +152,16 @@ def test_tabs_are_walked_with_the_arrow_keys(small: Path, visit: Any) -> None:
     page = visit(small)
     page.get_by_role("tab", selected=True).focus()
     page.keyboard.press("ArrowLeft")
-    playwright.expect(page.get_by_role("tab", name="Classification two", selected=True)).to_be_focused()
+    expect(page.get_by_role("tab", name="Classification two", selected=True)).to_be_focused()
 
 
 def test_an_entry_that_is_not_ranked_is_apart_with_its_reason(small: Path, visit: Any) -> None:
     page = visit(small)
-    assert "quick" not in names(page)
+    expect(names(page)).to_have_text(["beta", "alpha", "gamma"])
     section = page.locator("section", has=page.locator("#unranked"))
     assert "limited to 10 images" in section.inner_text()
     section.get_by_role("link").click()
-    assert "Not ranked: limited to 10 images" in page.get_by_role("dialog").inner_text()
+    expect(page.get_by_role("dialog")).to_contain_text("Not ranked: limited to 10 images")
 
 
 def test_comparing_two_entries_gives_the_paired_differences_of_the_board(small: Path, visit: Any) -> None:
@@ -163,36 +171,35 @@ def test_comparing_two_entries_gives_the_paired_differences_of_the_board(small: 
     page.get_by_role("link", name="Compare 2").click()
     dialog = page.get_by_role("dialog")
     one = dialog.locator("table", has_text="one").first
-    assert "\N{MINUS SIGN}70.00" in one.inner_text()  # 20 against 90 of the same 100 images
-    assert one.locator(".verdict").inner_text() == "worse"
-    assert "model.backbone.name" in dialog.inner_text()
-    assert "harness compare gamma@" in dialog.inner_text()
+    expect(one).to_contain_text("\N{MINUS SIGN}70.00")  # 20 against 90 of the same 100 images
+    expect(one.locator(".verdict")).to_have_text("worse")
+    expect(dialog).to_contain_text("model.backbone.name")
+    expect(dialog).to_contain_text("harness compare gamma@")
     dialog.get_by_label("gamma").check()  # against the other one: the sign turns
-    assert "+70.00" in one.inner_text()
+    expect(one).to_contain_text("+70.00")
     page.keyboard.press("Escape")
-    assert dialog.count() == 0
-    assert "compare" not in page.url
+    expect(dialog).to_have_count(0)
+    expect(page).not_to_have_url(re.compile("compare"))
 
 
 def test_three_entries_are_corrected_over_all_that_is_shown(small: Path, visit: Any) -> None:
     dialog = visit(small, f"#compare/{address(small, 'alpha', 'beta', 'gamma')}").get_by_role("dialog")
-    assert "Holm corrected over the 4 differences shown" in dialog.inner_text()
-    assert dialog.locator(".verdict").all_inner_texts() == ["better", "better", "better", "better"]
+    expect(dialog).to_contain_text("Holm corrected over the 4 differences shown")
+    expect(dialog.locator(".verdict")).to_have_text(["better", "better", "better", "better"])
     dialog.get_by_label("alpha").check()
-    assert dialog.locator(".verdict").all_inner_texts() == ["cannot be told apart", "worse"] * 2
+    expect(dialog.locator(".verdict")).to_have_text(["cannot be told apart", "worse"] * 2)
 
 
 def test_an_entry_has_an_address_and_shows_how_to_make_it_again(small: Path, visit: Any) -> None:
     page = visit(small, f"#entry/{address(small, 'alpha')}")
     dialog = page.get_by_role("dialog", name="alpha")
-    text = dialog.inner_text()
-    assert "harness submit alpha.yaml --seeds 0,1" in text
-    assert "name: net-alpha" in text
+    expect(dialog).to_contain_text("harness submit alpha.yaml --seeds 0,1")
+    expect(dialog).to_contain_text("name: net-alpha")
     # Losses of both tasks in one plot, the rate, cosines and affinities.
     dialog.locator(".plots svg.marks").nth(3).wait_for()
-    assert dialog.locator(".plots figure").count() == 4
+    expect(dialog.locator(".plots figure")).to_have_count(4)
     dialog.get_by_text("By class (3)").first.click()
-    assert "green" in dialog.inner_text()
+    expect(dialog.get_by_text("green", exact=True).first).to_be_visible()
 
 
 def test_the_trade_off_has_its_frontier_and_can_be_had_for_another_cost(small: Path, visit: Any) -> None:
@@ -200,9 +207,9 @@ def test_the_trade_off_has_its_frontier_and_can_be_had_for_another_cost(small: P
     plot = page.locator("#board .plot svg.marks")
     plot.wait_for()
     # Beta has the fewest parameters and the best mean.
-    playwright.expect(page.locator("#board .plot")).to_have_attribute("aria-label", re.compile("frontier: beta\\.$"))
+    expect(page.locator("#board .plot")).to_have_attribute("aria-label", re.compile("frontier: beta\\.$"))
     page.get_by_role("radio", name="Throughput").check(force=True)  # the label lies over it
-    playwright.expect(page.locator("#board .plot")).to_contain_text("training images per second")
+    expect(page.locator("#board .plot")).to_contain_text("training images per second")
 
 
 def test_pictures_of_predictions_are_cut_from_the_records_sheet(builder: Any, right: Any, visit: Any) -> None:
@@ -232,22 +239,33 @@ def test_pictures_of_predictions_are_cut_from_the_records_sheet(builder: Any, ri
     write_board(builder.board)
     page = visit(builder.board, f"#entry/{quote(record.entry, safe='')}")
     pictures = page.locator(".picture")
+    expect(pictures).to_have_count(2)
     assert [picture.get_attribute("viewBox") for picture in pictures.all()] == ["0 0 40 40", "0 44 40 40"]
-    assert "question <i>" in page.locator(".tiles").inner_text()
-    box = pictures.nth(1).bounding_box()
-    pixel = Image.open(io.BytesIO(page.screenshot())).getpixel((int(box["x"] + box["width"] / 2), int(box["y"] + 20)))
-    assert pixel[0] > 150 > pixel[1]  # the picture was loaded: the policy lets it in
+    expect(page.locator(".tiles")).to_contain_text("question <i>")
+
+    def is_red() -> bool:
+        box = pictures.nth(1).bounding_box()
+        screen = Image.open(io.BytesIO(page.screenshot()))
+        red, green, *_ = screen.getpixel((int(box["x"] + box["width"] / 2), int(box["y"] + 20)))
+        return bool(red > 150 > green)
+
+    # The picture is loaded, in its own time: the policy lets it in.
+    until = time.monotonic() + PATIENCE / 1000
+    while not is_red() and time.monotonic() < until:
+        page.wait_for_timeout(100)
+    assert is_red()
 
 
 def test_an_entrys_tasks_stand_beside_each_other_in_labelled_matrices(small: Path, visit: Any) -> None:
     page = visit(small, f"#entry/{address(small, 'alpha')}")
     table = page.get_by_role("table", name="Gradient cosine, mean over training")
-    assert table.get_by_role("columnheader").all_inner_texts() == ["one", "two"]
-    assert table.get_by_role("rowheader").all_inner_texts() == ["one", "two"]
+    expect(table.get_by_role("columnheader")).to_have_text(["one", "two"])
+    expect(table.get_by_role("rowheader")).to_have_text(["one", "two"])
     cells = [text.split("\n")[0] for text in table.locator("tbody td").all_inner_texts()]
     assert cells == ["\u2013", "\u22120.40", "\u22120.40", "\u2013"]
-    assert table.locator("td.n2.clear").count() == 2  # coloured by size and sign; both seeds say the same
+    expect(table.locator("td.n2.clear")).to_have_count(2)  # coloured by size and sign; both seeds say the same
     affinity = page.get_by_role("table", name=re.compile("TAG affinity"))
+    expect(affinity.locator("tbody td")).to_have_count(4)
     assert [text.split("\n")[0] for text in affinity.locator("tbody td").all_inner_texts()] == [
         *("\u2013", "+0.02", "\u2013", "+0.3"),
     ]
@@ -262,6 +280,8 @@ def test_no_record_takes_the_page_over(builder: Any, right: Any, visit: Any, hos
     page.locator("#board .plot svg.marks").wait_for()
     for kind, entries in (("entry", ["a"]), ("compare", ["a", "b"])):
         page.goto(f"{page.url.partition('#')[0]}#{kind}/{address(builder.board, *entries)}")
+        expect(page.get_by_role("dialog")).to_have_count(1)
+        expect(page.locator("dialog", has_text="harness compare" if kind == "compare" else "harness submit")).to_be_visible()
         text = page.get_by_role("dialog").inner_text()
         assert kind == "compare" or not hostile.isprintable() or hostile in text  # as text, whole
         assert (
@@ -290,6 +310,7 @@ def test_at_400_pixels_nothing_but_the_tables_scrolls_sideways(small: Path, visi
         page.locator("#board .plot svg.marks").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 400
         if view:
+            page.get_by_role("dialog").wait_for()
             assert page.evaluate("document.querySelector('dialog').scrollWidth") <= 400
 
 
@@ -298,10 +319,10 @@ def test_without_the_libraries_the_numbers_are_there_all_the_same(small: Path, b
     page = browser.new_page()
     page.goto(f"{small.resolve().as_uri()}/index.html")
     page.locator("#board table.grid").wait_for()
-    assert names(page) == ["beta", "alpha", "gamma"]
-    assert "harness leaderboard writes it" in page.locator("#board").inner_text()
+    expect(names(page)).to_have_text(["beta", "alpha", "gamma"])
+    expect(page.locator("#board")).to_contain_text("harness leaderboard writes it")
     page.get_by_role("link", name="alpha").click()
-    assert "harness submit alpha.yaml" in page.get_by_role("dialog").inner_text()
+    expect(page.get_by_role("dialog")).to_contain_text("harness submit alpha.yaml")
     page.close()
 
 
