@@ -105,7 +105,7 @@ def test_a_killed_writer_leaves_the_old_content_or_the_new_never_half(tmp_path: 
         path.unlink(missing_ok=True)
         writer = subprocess.Popen([sys.executable, "-c", script, str(path)])
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 200
             while not path.exists() and time.monotonic() < deadline:
                 time.sleep(0.001)
             time.sleep(wait)
@@ -167,7 +167,7 @@ def test_what_a_killed_writer_left_is_swept_away_and_what_a_live_one_writes_stay
         assert names(tmp_path) == [unfinished.name, "another"]
         sweep(tmp_path)
         assert names(tmp_path) == [unfinished.name, "another"]
-        live.communicate("", timeout=60)
+        live.communicate("", timeout=200)
     finally:
         live.kill()
     assert live.returncode == 0

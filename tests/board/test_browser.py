@@ -281,7 +281,9 @@ def test_no_record_takes_the_page_over(builder: Any, right: Any, visit: Any, hos
     for kind, entries in (("entry", ["a"]), ("compare", ["a", "b"])):
         page.goto(f"{page.url.partition('#')[0]}#{kind}/{address(builder.board, *entries)}")
         expect(page.get_by_role("dialog")).to_have_count(1)
-        expect(page.locator("dialog", has_text="harness compare" if kind == "compare" else "harness submit")).to_be_visible()
+        expect(
+            page.locator("dialog", has_text="harness compare" if kind == "compare" else "harness submit")
+        ).to_be_visible()
         text = page.get_by_role("dialog").inner_text()
         assert kind == "compare" or not hostile.isprintable() or hostile in text  # as text, whole
         assert (

@@ -84,7 +84,7 @@ def test_a_killed_process_says_by_what_and_a_stopped_one_that_does_not_end_is_ki
     time.sleep(0.2)
     assert running.poll() is None
     running.stop()
-    assert process.wait(timeout=20) == running.poll() == -9
+    assert process.wait(timeout=200) == running.poll() == -9
     assert job.last_words() == "the process was ended by SIGKILL, perhaps for want of memory"
 
 

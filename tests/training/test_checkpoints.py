@@ -134,7 +134,7 @@ try:
 except HarnessError as error:
     print(error)
 """
-    found = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=120)
+    found = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stderr
     (line,) = found.stdout.splitlines()
     assert "cannot be written (File too large)" in line

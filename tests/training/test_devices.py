@@ -229,7 +229,7 @@ def test_a_signal_to_the_launcher_keeps_the_work_says_so_once_and_exits_with_130
     process = start(tmp_path, cache, interrupted(workers=1), TWO)  # the loaders get the signal too
     wait_for_steps(tmp_path, process, 4)
     process.send_signal(number)
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err.count("interrupted; the work so far is kept") == 1
     assert "Traceback" not in err
@@ -244,7 +244,7 @@ def test_processes_whose_launcher_is_killed_stop_by_themselves_and_keep_the_work
     workers = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.communicate()
-    _, alive = psutil.wait_procs(workers, timeout=60)
+    _, alive = psutil.wait_procs(workers, timeout=200)
     assert alive == []
     assert list(tmp_path.glob("runs/*/checkpoint.pt"))
 
@@ -277,13 +277,13 @@ def test_a_process_that_is_killed_ends_all_with_one_sentence(tmp_path: Path, cac
     workers = psutil.Process(process.pid).children()
     loaders = [each for worker in workers for each in worker.children(recursive=True)]
     workers[1].kill()
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "Traceback" not in err
     (line,) = [line for line in err.splitlines() if line.startswith("error:")]
     assert "was ended by SIGKILL" in line
     assert loaders
-    assert psutil.wait_procs([*workers, *loaders], timeout=30)[1] == []
+    assert psutil.wait_procs([*workers, *loaders], timeout=200)[1] == []
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def run(tmp_path: Path, cache: Path) -> Callable[..., "subprocess.CompletedProce
             env=os.environ | {"COLUMNS": "150", "HARNESS_CACHE": str(cache)} | environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
 
     return start
