@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,10 +26,10 @@ from harness.evaluation.permutation import permutation_p_value
 from harness.evaluation.resampling import PairedDifference, entry_interval, images_needed, paired_difference
 
 CACHE = Path(".cache") / "resampling.json"
-VERSION = 4  # raised when the same statistics could give another outcome
+VERSION = 5  # raised when the same statistics could give another outcome
 LEVEL = 0.95
 READ_BYTES = 1 << 20  # of a statistics file at a time
-IN_MEMORY = 64  # records whose statistics are kept unpacked
+IN_MEMORY = 1 << 28  # bytes of statistics that are kept unpacked
 
 
 class Estimate(BaseModel):
@@ -117,9 +116,11 @@ class Evidence:
         self._known = self._kept if keep_in == CACHE or not cached else _load(board / CACHE) | self._kept
         self._used: dict[str, Any] = {}
         self._results: dict[str, dict[str, Result]] = {}
+        self._sizes: dict[str, int] = {}
+        self._in_memory = 0
         self._content: dict[str, str] = {}
         self._names: dict[tuple[str, str], orjson.Fragment] = {}
-        self._drawn: dict[tuple[str, str], dict[tuple[int, ...], NDArray[np.float64]]] = defaultdict(dict)
+        self._drawn: dict[tuple[str, str], dict[tuple[int, int], NDArray[np.float64]]] = defaultdict(dict)
 
     def estimate(self, records: Sequence[Record], card: str) -> Estimate:
         """An entry's headline number on a card, with its interval.
@@ -233,10 +234,15 @@ class Evidence:
         if results is None:
             results = read_statistics(self.board, record)
             for card, result in results.items():
-                _remember(result, self._drawn[record.id, card])
+                result.kept_draws = self._drawn[record.id, card]
+            arrays = [array for result in results.values() for array in result.statistics.values()]
+            self._sizes[record.id] = sum(array.nbytes for array in arrays)
+            self._in_memory += self._sizes[record.id]
         self._results[record.id] = results  # last used, last dropped
-        if len(self._results) > IN_MEMORY:
-            del self._results[next(iter(self._results))]
+        while self._in_memory > IN_MEMORY and len(self._results) > 1:
+            oldest = next(iter(self._results))
+            del self._results[oldest]
+            self._in_memory -= self._sizes.pop(oldest)
         return results
 
     def _named(self, record: Record, card: str) -> orjson.Fragment:
@@ -261,31 +267,6 @@ class Evidence:
             except OSError as error:
                 raise HarnessError(f"{path}: cannot be read ({error.strerror}); restore it or submit again") from None
         return self._content[record.id]
-
-
-def _remember(result: Result, drawn: dict[tuple[int, ...], NDArray[np.float64]]) -> Result:
-    """Let a result reduce each weighting once.
-
-    All resampling of a board draws the same images, so that an entry is reduced once for all its comparisons instead
-    of once in each. Weightings are told apart by a 64-bit universal hash (multiply by fixed random numbers and add,
-    modulo 2^64), which costs a twentieth of a cryptographic one: nobody but the bootstrap chooses them.
-    """
-    reduce_main = result.reduce_main
-
-    def remembered(weights: NDArray[np.int64]) -> NDArray[np.float64]:
-        key = (*weights.shape, int(weights.ravel() @ _multipliers(weights.size)))
-        if key not in drawn:
-            drawn[key] = reduce_main(weights)
-        return drawn[key]
-
-    result.reduce_main = remembered  # type: ignore[method-assign]
-    return result
-
-
-@lru_cache(maxsize=16)
-def _multipliers(size: int) -> NDArray[np.int64]:
-    limits = np.iinfo(np.int64)
-    return np.random.default_rng(size).integers(limits.min, limits.max, size, dtype=np.int64, endpoint=True)
 
 
 def _load(file: Path) -> dict[str, Any]:

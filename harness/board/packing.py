@@ -8,6 +8,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from harness.errors import HarnessError
 Arrays = Mapping[str, NDArray[Any]]
 
 MAX_STATISTICS_BYTES = 4_000_000_000  # unpacked, of all arrays of a record
+_LENGTH = slice(8, 10)  # of an .npy: how long the header is that follows
 MAX_ARRAYS = 1000
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first time that a zip file can name
@@ -103,6 +105,18 @@ def _portable(array: NDArray[Any]) -> NDArray[Any]:
 
 def _array(raw: bytes) -> NDArray[Any]:
     """One .npy from bytes. The header is held against the size first: numpy allocates what a header claims."""
+    start = _LENGTH.stop + int.from_bytes(raw[_LENGTH], "little")
+    shape, dtype = _header(raw[:start])
+    body = raw[start:]
+    if math.prod(shape) * dtype.itemsize != len(body):
+        raise ValueError(f"an array of shape {shape} and type {dtype} cannot have {len(body):,} bytes")
+    return np.frombuffer(body, dtype=dtype).reshape(shape).copy()
+
+
+@lru_cache(
+    maxsize=1024
+)  # records on the same images have the same headers, and numpy takes longer for one than for all
+def _header(raw: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
     stream = io.BytesIO(raw)
     version = np.lib.format.read_magic(stream)
     if version != (1, 0):
@@ -110,7 +124,4 @@ def _array(raw: bytes) -> NDArray[Any]:
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     if dtype.hasobject or fortran:
         raise ValueError("an array holds objects or is column-major")
-    body = raw[stream.tell() :]
-    if math.prod(shape) * dtype.itemsize != len(body):
-        raise ValueError(f"an array of shape {shape} and type {dtype} cannot have {len(body):,} bytes")
-    return np.frombuffer(body, dtype=dtype).reshape(shape).copy()
+    return shape, dtype

@@ -54,6 +54,7 @@ def write_board(board: Path) -> list[Path]:
         write_bytes(board / name, content)
     _add_libraries(board)
     sweep(board)
+    sweep(board / "records", below=True)
     return [board / name for name in files]
 
 

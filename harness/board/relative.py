@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict
 from harness.board.entries import Column, Entry
 from harness.board.evidence import LEVEL, Evidence
 from harness.board.records import Record
-from harness.evaluation.resampling import draw_weights
 
 Side = Mapping[str, list[Record]]  # for each card the records (seeds) that are compared on it
 
@@ -113,7 +112,7 @@ class _Undefined(Exception):
 
 
 def _mean(evidence: Evidence, side: Side, card: str) -> float:
-    return fmean(result.reduce()[result.main] for result in evidence.results(side[card], card))
+    return fmean(result.value for result in evidence.results(side[card], card))
 
 
 def _resampled(evidence: Evidence, ours: Side, base: Side) -> DeltaM:
@@ -122,9 +121,8 @@ def _resampled(evidence: Evidence, ours: Side, base: Side) -> DeltaM:
         drawn, means = [], []
         for side in (ours, base):
             results = evidence.results(side[card], card)
-            weights = draw_weights(len(results[0].ids), evidence.draws, evidence.seed)
-            drawn.append(np.mean([result.reduce_main(weights) for result in results], axis=0))
-            means.append([result.reduce()[result.main] for result in results])
+            drawn.append(np.mean([result.drawn(evidence.draws, evidence.seed) for result in results], axis=0))
+            means.append([result.value for result in results])
         a, b = fmean(means[0]), fmean(means[1])
         plain.append((a, b))
         images.append(drawn)

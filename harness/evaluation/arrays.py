@@ -125,12 +125,20 @@ def owners(shards: Sequence[NDArray[np.str_]]) -> tuple[NDArray[np.str_], list[N
     return ids, places
 
 
-def checked_weights(weights: NDArray[np.int64], images: int) -> NDArray[np.int64]:
+Weights = NDArray[np.integer[Any]]  # how often each image counts
+
+
+def checked_weights(weights: Weights, images: int) -> NDArray[np.int64]:
     """Weights as int64, one per image and none negative; the last axis runs over images.
 
     Raises:
         HarnessError: Wrong length, negative, or no whole numbers.
     """
+    return require_weights(weights, images).astype(np.int64, copy=False)
+
+
+def require_weights(weights: Weights, images: int) -> Weights:
+    """`checked_weights` in the type they have."""
     array = np.asarray(weights)
     if array.dtype.kind not in "iu":
         raise HarnessError(f"weights: dtype {array.dtype}, but weights are whole numbers: how often an image counts")
@@ -138,7 +146,7 @@ def checked_weights(weights: NDArray[np.int64], images: int) -> NDArray[np.int64
         raise HarnessError(f"weights: shape {list(array.shape)}, but there are {images} images")
     if array.size and array.min() < 0:
         raise HarnessError(f"weights: {array.min()} is negative; weights say how often an image counts")
-    return array.astype(np.int64, copy=False)
+    return array
 
 
 def grouped_sums(values: NDArray[np.int64], group: NDArray[np.integer[Any]], groups: int) -> NDArray[np.int64]:

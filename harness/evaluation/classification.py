@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from harness.errors import HarnessError
 from harness.evaluation.arrays import (
+    Weights,
     checked_weights,
     grouped_sums,
     ratio,
@@ -20,7 +21,7 @@ from harness.evaluation.arrays import (
     union,
     within,
 )
-from harness.evaluation.metric import Result
+from harness.evaluation.metric import SummedResult
 
 _UNKNOWN = -1  # rank of a label below the predicted class when only predicted classes were given; label of a label set
 _CELLS = 1 << 24  # scores compared at once
@@ -160,7 +161,7 @@ def _ranks(
     return ranks, predicted
 
 
-class ClassificationResult(Result):
+class ClassificationResult(SummedResult):
     """Rank of the label and predicted class of each image.
 
     Attributes:
@@ -195,7 +196,7 @@ class ClassificationResult(Result):
         """Share of images whose label is predicted, in [0, 1]."""
         return self.reduce()["top1"]
 
-    def reduce(self, weights: NDArray[np.int64] | None = None) -> dict[str, float]:
+    def reduce(self, weights: Weights | None = None) -> dict[str, float]:
         """top1, top5, macro precision, recall and F1, and real where there are ReaL labels.
 
         top5 is NaN for fewer than five classes, and where only predicted classes were given. The macro averages run
@@ -231,12 +232,15 @@ class ClassificationResult(Result):
         )
         return dict(zip(names, (float(precision), float(recall), float(f1)), strict=True))
 
-    def reduce_main(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Top-1 for int64 [D, N] weightings."""
-        w = checked_weights(weights, len(self.ids))
-        return ratio(w @ (self.rank == 0).astype(np.int64), w.sum(axis=1))
+    def by_image(self) -> NDArray[np.float64]:
+        """Images that are right, and all images: float64 [N, 2]."""
+        return np.stack([self.rank == 0, np.ones(len(self.ids))], axis=1, dtype=np.float64)
 
-    def reduce_by(self, kind: str, weights: NDArray[np.int64]) -> tuple[list[str], NDArray[np.float64]]:
+    def number_of(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Top-1."""
+        return ratio(sums[:, 0], sums[:, 1])
+
+    def reduce_by(self, kind: str, weights: Weights) -> tuple[list[str], NDArray[np.float64]]:
         """Top-1 among the images of each class. No parts where images have sets of labels."""
         w = checked_weights(weights, len(self.ids))
         names = [] if (self.label == _UNKNOWN).any() else [str(name) for name in self.classes]

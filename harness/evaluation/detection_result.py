@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.errors import HarnessError
 from harness.evaluation import detection_kernels as kernels
-from harness.evaluation.arrays import checked_weights, owners, same, stored, stored_ids, within
+from harness.evaluation.arrays import Weights, checked_weights, owners, same, stored, stored_ids, within
 from harness.evaluation.jit import processors
 from harness.evaluation.match_kernels import AREAS, THRESHOLDS
 from harness.evaluation.metric import Result
@@ -152,7 +152,7 @@ class DetectionResult(Result):
         )
         return precision, recall, scores
 
-    def reduce(self, weights: NDArray[np.int64] | None = None) -> dict[str, float]:
+    def reduce(self, weights: Weights | None = None) -> dict[str, float]:
         """The twelve numbers (`NAMES`); NaN where COCOeval has -1.
 
         Args:
@@ -165,7 +165,7 @@ class DetectionResult(Result):
             values = self.reduce_many(np.asarray(weights)[None])[0]
         return dict(zip(NAMES, values.tolist(), strict=True))
 
-    def reduce_main(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+    def reduce_main(self, weights: Weights) -> NDArray[np.float64]:
         """AP for int64 [D, N] weightings."""
         w = self._checked(weights)
         parts = [np.empty(0)]
@@ -173,7 +173,7 @@ class DetectionResult(Result):
             parts.append(_mean_where(precision[:, :, 0].sum(axis=1), positives[:, 0] > 0, THRESHOLDS * kernels.RECALLS))
         return np.concatenate(parts)[: len(w)]
 
-    def reduce_many(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+    def reduce_many(self, weights: Weights) -> NDArray[np.float64]:
         """The twelve numbers for many weightings at once.
 
         Args:
@@ -188,7 +188,7 @@ class DetectionResult(Result):
         w = self._checked(weights)
         return np.concatenate([np.empty((0, len(NAMES))), *(self._means(*part) for part in self._lanes(w))])[: len(w)]
 
-    def _checked(self, weights: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _checked(self, weights: Weights) -> NDArray[np.int64]:
         w = checked_weights(weights, len(self.ids))
         heaviest = int(w.max(initial=0)) * max(len(self.image), int(self.truth_count.sum(dtype=np.int64)))
         if heaviest >= 2**31 and int(w.sum(axis=1).max(initial=0)) * self._busiest >= 2**31:
@@ -275,7 +275,7 @@ class DetectionResult(Result):
             columns.append(_mean_where(recall[:, :, column].sum(axis=1), valid, THRESHOLDS))
         return np.stack(columns, axis=1)
 
-    def reduce_by(self, kind: str, weights: NDArray[np.int64]) -> tuple[list[str], NDArray[np.float64]]:
+    def reduce_by(self, kind: str, weights: Weights) -> tuple[list[str], NDArray[np.float64]]:
         """AP of each category, or of small, medium and large boxes."""
         if kind == "size":
             return ["small", "medium", "large"], self.reduce_many(weights)[:, 3:6]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.evaluation.draws import draw_blocks
 from harness.evaluation.metric import Result
 from harness.evaluation.resampling import Interval, drawn_difference, require_comparable
 
@@ -54,12 +53,12 @@ def mean_drop(clean: Result, corrupted: Iterable[Result], draws: int = DRAWS, se
     total = np.zeros(draws)
     for version in corrupted:
         require_comparable([clean, version])
-        values.append(float(version.reduce()[version.main]))
-        total += _drawn(version, draws, seed)
+        values.append(version.value)
+        total += version.drawn(draws, seed)
     require_comparable([clean] if values else [])
-    plain = float(clean.reduce()[clean.main])
+    plain = clean.value
     drop = plain - math.fsum(values) / len(values)
-    drawn = _drawn(clean, draws, seed) - total / len(values)
+    drawn = clean.drawn(draws, seed) - total / len(values)
     nothing = np.zeros((1, draws))
     interval = drawn_difference(([drop], drawn[None]), ([0.0], nothing), len(clean.ids), seed).interval
     return Drop(values, drop, interval, drop / plain if plain else math.nan, drawn)
@@ -93,11 +92,6 @@ def train_gap(train: Result, test: Result, draws: int = DRAWS, seed: int = SEED)
     """
     sides = []
     for number, result in enumerate((train, test)):
-        sides.append(([float(result.reduce()[result.main])], _drawn(result, draws, seed + number)[None]))
+        sides.append(([result.value], result.drawn(draws, seed + number)[None]))
     interval = drawn_difference(sides[0], sides[1], len(test.ids), seed).interval
     return Gap(interval.estimate, interval, sides[0][1][0] - sides[1][1][0])
-
-
-def _drawn(result: Result, draws: int, seed: int) -> NDArray[np.float64]:
-    """The headline number on each draw of images, float64 [D]; block by block, so that memory stays bounded."""
-    return np.concatenate([result.reduce_main(weights) for weights in draw_blocks(len(result.ids), draws, seed)])

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from harness.evaluation.arrays import Weights, require_weights
+from harness.evaluation.draws import draw_blocks
 
 if TYPE_CHECKING:
     from harness.evaluation.resampling import Interval
@@ -41,7 +45,7 @@ class Result(ABC):
         return np.arange(len(self.ids))
 
     @abstractmethod
-    def reduce(self, weights: NDArray[np.int64] | None = None) -> dict[str, float]:
+    def reduce(self, weights: Weights | None = None) -> dict[str, float]:
         """All numbers of the metric.
 
         Args:
@@ -52,7 +56,7 @@ class Result(ABC):
         """
 
     @abstractmethod
-    def reduce_main(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+    def reduce_main(self, weights: Weights) -> NDArray[np.float64]:
         """The headline number for many weightings at once.
 
         Args:
@@ -63,7 +67,7 @@ class Result(ABC):
         """
 
     @abstractmethod
-    def reduce_by(self, kind: str, weights: NDArray[np.int64]) -> tuple[list[str], NDArray[np.float64]]:
+    def reduce_by(self, kind: str, weights: Weights) -> tuple[list[str], NDArray[np.float64]]:
         """The headline number of each part of the data, for many weightings at once.
 
         Args:
@@ -97,8 +101,51 @@ class Result(ABC):
     def merge(cls, shards: Sequence[Self]) -> Self:
         """Join shards by image id, in id order; an image that several shards hold counts once."""
 
+    @cached_property
+    def value(self) -> float:
+        """The headline number."""
+        return float(self.reduce_main(np.ones((1, len(self.ids)), np.int64))[0])
+
+    @cached_property
+    def kept_draws(self) -> dict[tuple[int, int], NDArray[np.float64]]:
+        """What `drawn` gave, by draws and seed: the same for all comparisons with others."""
+        return {}
+
+    def drawn(self, draws: int, seed: int) -> NDArray[np.float64]:
+        """The headline number of each draw of the bootstrap, float64 [D]."""
+        if (draws, seed) not in self.kept_draws:
+            blocks = [self.reduce_main(weights) for weights in draw_blocks(len(self.ids), draws, seed)]
+            self.kept_draws[draws, seed] = np.concatenate(blocks)
+        return self.kept_draws[draws, seed]
+
     def interval(self, draws: int = 1000, seed: int = 0) -> Interval:
         """Bias-corrected 95% bootstrap interval of the headline number over images."""
         from harness.evaluation.resampling import single_interval
 
         return single_interval(self, draws=draws, seed=seed)
+
+
+class SummedResult(Result):
+    """A result whose headline number follows from sums over images, as accuracies and mean IoU do, and AP does not.
+
+    Resampling is then one matrix product. It is in float64, and exact: sums of whole numbers below 2**53 are the same
+    in any order.
+    """
+
+    @abstractmethod
+    def by_image(self) -> NDArray[np.float64]:
+        """What each image adds to each sum, float64 [N, C], whole numbers."""
+
+    @abstractmethod
+    def number_of(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The headline number of many sums at once: float64 [D] of float64 [D, C]; NaN where it is undefined."""
+
+    @cached_property
+    def image_sums(self) -> NDArray[np.float64]:
+        """`by_image`, made once."""
+        return self.by_image()
+
+    def reduce_main(self, weights: Weights) -> NDArray[np.float64]:
+        """The headline number for int64 [D, N] weightings."""
+        w = require_weights(weights, len(self.ids))
+        return self.number_of(w.astype(np.float64) @ self.image_sums)

@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError
-from harness.evaluation.metric import Result
+from harness.evaluation.arrays import Weights
+from harness.evaluation.draws import swap_blocks
+from harness.evaluation.metric import Result, SummedResult
 from harness.evaluation.resampling import require_breakdown, require_comparable
 
-_BLOCK = 128  # swaps held in memory at once
 _SAME = 1e-12  # differences this close are equal: sums run in another order
-Numbers = Callable[[Result, NDArray[np.int64]], NDArray[np.float64]]  # of D weightings, [D, P]
+Numbers = Callable[[Result, Weights], NDArray[np.float64]]  # of D weightings, [D, P]
 _FIRST_ID = 10**18  # all new ids have 19 digits, so that their order as text is that as numbers
 
 
@@ -53,8 +54,7 @@ def permutation_p_value(
     Raises:
         HarnessError: No results, unequal numbers of seeds, or results of different metrics or images.
     """
-    pairs = _pooled(a, b)
-    return float(_p_values(pairs, len(a[0].ids), draws, seed, tail, lambda r, w: r.reduce_main(w)[:, None])[0])
+    return float(_p_values(_pairs(a, b), len(a[0].ids), draws, seed, tail)[0])
 
 
 def permutation_p_values_by(
@@ -75,14 +75,14 @@ def permutation_p_values_by(
     Raises:
         HarnessError: As `permutation_p_value`, or there is no such breakdown.
     """
-    pairs, images = _pooled(a, b), len(a[0].ids)
+    pairs, images = _pairs(a, b, lambda result, w: result.reduce_by(kind, w)[1]), len(a[0].ids)
     require_breakdown(a[0], kind)
     names, _ = a[0].reduce_by(kind, np.ones((1, images), np.int64))
-    found = _p_values(pairs, images, draws, seed, True, lambda result, w: result.reduce_by(kind, w)[1])
+    found = _p_values(pairs, images, draws, seed, True)
     return dict(zip(names, found.tolist(), strict=True))
 
 
-def swapped_differences(a: Sequence[Result], b: Sequence[Result], swaps: NDArray[np.int64]) -> NDArray[np.float64]:
+def swapped_differences(a: Sequence[Result], b: Sequence[Result], swaps: Weights) -> NDArray[np.float64]:
     """The difference of the headline numbers, first minus second, after swapping predictions.
 
     Args:
@@ -96,54 +96,77 @@ def swapped_differences(a: Sequence[Result], b: Sequence[Result], swaps: NDArray
     Raises:
         HarnessError: As `permutation_p_value`.
     """
-    return _differences(_pooled(a, b), swaps, lambda result, w: result.reduce_main(w)[:, None])[:, 0]
+    return _differences(_pairs(a, b), swaps)[:, 0]
 
 
-def _pooled(a: Sequence[Result], b: Sequence[Result]) -> list[_Pool]:
+def _pairs(a: Sequence[Result], b: Sequence[Result], numbers: Numbers | None = None) -> list[_Pool | _Sums]:
+    """One for each seed; `numbers` are what to compare, if not the headline number."""
     require_comparable([*a, *b], [len(a), len(b)])
     if len(a) != len(b):
         raise HarnessError(
             f"permutation: {len(a)} and {len(b)} seeds cannot be paired; give both entries the same number of seeds"
         )
-    return [_Pool(first, second) for first, second in zip(a, b, strict=True)]
+    found: list[_Pool | _Sums] = []
+    for first, second in zip(a, b, strict=True):
+        if isinstance(first, SummedResult) and isinstance(second, SummedResult) and not numbers:
+            found.append(_Sums(first, second))
+        else:
+            found.append(_Pool(first, second, numbers or (lambda result, w: result.reduce_main(w)[:, None])))
+    return found
+
+
+class _Sums:
+    """Both sides' sums over images: a swapped image takes what it adds from one side to the other."""
+
+    def __init__(self, a: SummedResult, b: SummedResult) -> None:
+        self.number = a.number_of
+        self.totals = a.image_sums.sum(axis=0), b.image_sums.sum(axis=0)
+        self.moved = b.image_sums - a.image_sums
+
+    def differences(self, swaps: Weights) -> NDArray[np.float64]:
+        """Of each swap, float64 [D, 1]."""
+        moved = swaps.astype(np.float64) @ self.moved
+        return (self.number(self.totals[0] + moved) - self.number(self.totals[1] - moved))[:, None]
 
 
 class _Pool:
     """Both sides' images as one result: a choice of N of its 2 N images is a mixed set of predictions."""
 
-    def __init__(self, a: Result, b: Result) -> None:
+    def __init__(self, a: Result, b: Result, numbers: Numbers) -> None:
+        self.numbers = numbers
         ids = [_FIRST_ID + 2 * a.order + side for side in (0, 1)]  # images stay in the order that decides ties
         sides = []
-        for result, numbers in zip((a, b), ids, strict=True):
+        for result, identities in zip((a, b), ids, strict=True):
             side = copy.copy(result)
-            side.ids = numbers.astype(np.str_)
+            side.ids = identities.astype(np.str_)
             sides.append(side)
         self.result = type(a).merge(sides)
         self.places = [np.searchsorted(self.result.ids, side.ids) for side in sides]
 
-    def reduce(self, swaps: NDArray[np.int64], number: Numbers) -> NDArray[np.float64]:
+    def differences(self, swaps: Weights) -> NDArray[np.float64]:
+        """Of each swap and number, float64 [D, P]."""
+        return self._reduced(swaps) - self._reduced(1 - swaps)
+
+    def _reduced(self, swaps: Weights) -> NDArray[np.float64]:
         weights = np.empty((len(swaps), len(self.result.ids)), np.int64)
         weights[:, self.places[0]], weights[:, self.places[1]] = 1 - swaps, swaps
-        return number(self.result, weights)
+        return self.numbers(self.result, weights)
 
 
-def _differences(pairs: Iterable[_Pool], swaps: NDArray[np.int64], number: Numbers) -> NDArray[np.float64]:
+def _differences(pairs: Iterable[_Pool | _Sums], swaps: Weights) -> NDArray[np.float64]:
     """[D, P]: of each swap and number, the mean over seeds."""
-    each = [pool.reduce(swaps, number) - pool.reduce(1 - swaps, number) for pool in pairs]
-    found: NDArray[np.float64] = np.mean(each, axis=0)
+    found: NDArray[np.float64] = np.mean([pair.differences(swaps) for pair in pairs], axis=0)
     return found
 
 
-def _p_values(
-    pairs: Sequence[_Pool], images: int, draws: int, seed: int, tail: bool, number: Numbers
-) -> NDArray[np.float64]:
+def _p_values(pairs: Sequence[_Pool | _Sums], images: int, draws: int, seed: int, tail: bool) -> NDArray[np.float64]:
     """[P]: the p-value of every number."""
     if draws < 1:
         raise HarnessError(f"draws: {draws} is too few; a permutation test needs at least 1, and 1000 to be steady")
-    (observed,) = _differences(pairs, np.zeros((1, images), np.int64), number)
+    (observed,) = _differences(pairs, np.zeros((1, images), np.int64))
     larger, squares = np.zeros(len(observed), np.int64), np.zeros(len(observed))
-    for swaps in _random_swaps(images, draws, seed):
-        found = _differences(pairs, swaps, number)
+    for swaps in swap_blocks(images, draws, seed):
+        found = _differences(pairs, swaps)
         # What a swap leaves undefined (a class that neither mixed side predicts) speaks for no difference.
         larger += np.sum(~(np.abs(found) < np.abs(observed) - _SAME), axis=0)
         squares += np.nansum(found**2, axis=0)
@@ -153,9 +176,3 @@ def _p_values(
             deviations = abs(observed[part]) / math.sqrt(squares[part] / draws)
             p[part] = min(p[part], max(math.erfc(deviations / math.sqrt(2)), 2.0 ** max(1 - images, -1000)))
     return np.where(np.isfinite(observed), p, math.nan)
-
-
-def _random_swaps(images: int, draws: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    generator = np.random.default_rng([seed, 3])  # a stream of its own, beside the bootstrap's
-    for start in range(0, draws, _BLOCK):
-        yield generator.integers(0, 2, (min(_BLOCK, draws - start), images))

@@ -17,11 +17,21 @@ from numpy.typing import NDArray
 
 from harness.errors import HarnessError
 from harness.evaluation import segmentation_kernels as kernels
-from harness.evaluation.arrays import checked_weights, ratio, same, sorted_ids, stored, stored_ids, union, within
+from harness.evaluation.arrays import (
+    Weights,
+    checked_weights,
+    ratio,
+    same,
+    sorted_ids,
+    stored,
+    stored_ids,
+    union,
+    within,
+)
 from harness.evaluation.jit import processors
 from harness.evaluation.label_map import CITYSCAPES, LabelClass, LabelMap
 from harness.evaluation.label_maps import LabelMaps, find_truth, read_png
-from harness.evaluation.metric import Result
+from harness.evaluation.metric import SummedResult
 
 __all__ = ["CITYSCAPES", "LabelClass", "LabelMap", "SegmentationResult", "evaluate"]
 
@@ -230,7 +240,7 @@ class _Counter:
 _PER_INSTANCE_CLASS = ("instance_count", "instance_pixels", "instance_hit", "instance_category_hit")
 
 
-class SegmentationResult(Result):
+class SegmentationResult(SummedResult):
     """Each image's pixel counts by class and category, and sums over its instances.
 
     Attributes:
@@ -287,7 +297,7 @@ class SegmentationResult(Result):
     def _named(self, names: str, values: NDArray[np.float64]) -> dict[str, float]:
         return {str(name): float(value) for name, value in zip(self.arrays[names], values[0], strict=True)}
 
-    def _iou(self, prefix: str, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _iou(self, prefix: str, weights: Weights) -> NDArray[np.float64]:
         # One product in float64: sums of pixels are whole numbers below 2**53, so they are exact in any order.
         w = weights.astype(np.float64)
         tp, fp, fn = (w @ self.arrays[f"{prefix}{name}"].astype(np.float64) for name in ("tp", "fp", "fn"))
@@ -306,7 +316,7 @@ class SegmentationResult(Result):
         by_category[:, ~belongs.any(axis=0)] = np.nan
         return by_class, by_category
 
-    def reduce(self, weights: NDArray[np.int64] | None = None) -> dict[str, float]:
+    def reduce(self, weights: Weights | None = None) -> dict[str, float]:
         """``miou, category_miou, iiou, category_iiou``: means over the classes or categories that are defined.
 
         Args:
@@ -322,11 +332,17 @@ class SegmentationResult(Result):
         }
         return {name: float(_mean_of_defined(values)[0]) for name, values in columns.items()}
 
-    def reduce_main(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Mean IoU for int64 [D, N] weightings."""
-        return _mean_of_defined(self._iou("", checked_weights(weights, len(self.ids))))
+    def by_image(self) -> NDArray[np.float64]:
+        """Pixels of each class that are hit, and that are in its union: float64 [N, 2 E]."""
+        tp, fp, fn = (self.arrays[name].astype(np.float64) for name in ("tp", "fp", "fn"))
+        return np.concatenate([tp, tp + fp + fn], axis=1)
 
-    def reduce_by(self, kind: str, weights: NDArray[np.int64]) -> tuple[list[str], NDArray[np.float64]]:
+    def number_of(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mean IoU over the classes that occur."""
+        hits, unions = np.split(sums, 2, axis=1)
+        return _mean_of_defined(ratio(hits, unions))
+
+    def reduce_by(self, kind: str, weights: Weights) -> tuple[list[str], NDArray[np.float64]]:
         """IoU of each evaluated class, or of each category."""
         names, prefix = ("classes", "") if kind == "class" else ("categories", "category_")
         values = self._iou(prefix, checked_weights(weights, len(self.ids)))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from harness.errors import HarnessError
 from harness.evaluation.arrays import (
+    Weights,
     checked_weights,
     grouped_sums,
     owners,
@@ -21,7 +22,7 @@ from harness.evaluation.arrays import (
     within,
 )
 from harness.evaluation.columns import collector_paused
-from harness.evaluation.metric import Result
+from harness.evaluation.metric import SummedResult
 from harness.evaluation.predictions import read_answers
 from harness.evaluation.vqa_files import HUMAN_ANSWERS, Annotations, name_of, read_annotations, read_questions
 from harness.evaluation.vqa_text import HumanAnswers, answer_accuracy, normalize_answer
@@ -155,7 +156,7 @@ def _occurring(names: list[str], codes: NDArray[np.int32]) -> tuple[NDArray[np.s
     return present, place[codes]
 
 
-class VqaResult(Result):
+class VqaResult(SummedResult):
     """Accuracy of each question, by image.
 
     Attributes:
@@ -209,7 +210,7 @@ class VqaResult(Result):
         names: NDArray[np.str_],
         kind: NDArray[np.int32],
         scale: float,
-        weights: NDArray[np.int64] | None = None,
+        weights: Weights | None = None,
     ) -> dict[str, float]:
         # bincount sums in float64, which is exact for whole numbers below 2**53
         per_question = None if weights is None else weights[self.image]
@@ -217,7 +218,7 @@ class VqaResult(Result):
         sums = np.bincount(kind, self.score if per_question is None else self.score * per_question, len(names))
         return {str(n): float(v) for n, v in zip(names, scale * ratio(sums, _WHOLE * counts), strict=True)}
 
-    def reduce(self, weights: NDArray[np.int64] | None = None) -> dict[str, float]:
+    def reduce(self, weights: Weights | None = None) -> dict[str, float]:
         """Accuracy over all questions and over each answer type (``yes/no`` becomes ``yes_no``), as fractions.
 
         Args:
@@ -229,14 +230,16 @@ class VqaResult(Result):
             name.replace("/", "_").replace(" ", "_"): value for name, value in per_type.items()
         }
 
-    def reduce_main(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Accuracy for int64 [D, N] weightings, as fractions."""
-        w = checked_weights(weights, len(self.ids))
-        sums = np.bincount(self.image, self.score, len(self.ids)).astype(np.int64)
-        counts = np.bincount(self.image, minlength=len(self.ids))
-        return ratio(w @ sums, _WHOLE * (w @ counts))
+    def by_image(self) -> NDArray[np.float64]:
+        """Thirtieths that each image's questions got, and could get: float64 [N, 2]."""
+        score, questions = (np.bincount(self.image, each, len(self.ids)) for each in (self.score, None))
+        return np.stack([score, _WHOLE * questions], axis=1, dtype=np.float64)
 
-    def reduce_by(self, kind: str, weights: NDArray[np.int64]) -> tuple[list[str], NDArray[np.float64]]:
+    def number_of(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Accuracy over all questions, a fraction."""
+        return ratio(sums[:, 0], sums[:, 1])
+
+    def reduce_by(self, kind: str, weights: Weights) -> tuple[list[str], NDArray[np.float64]]:
         """Accuracy of each answer type, or of each question type."""
         w = checked_weights(weights, len(self.ids))
         names, index = (

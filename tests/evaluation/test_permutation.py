@@ -11,7 +11,7 @@ from coco_oracle import official, random_data
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError
-from harness.evaluation import classification, detection, segmentation, vqa
+from harness.evaluation import classification, detection, permutation, segmentation, vqa
 from harness.evaluation.label_map import LabelClass, LabelMap
 from harness.evaluation.permutation import permutation_p_value, permutation_p_values_by, swapped_differences
 
@@ -110,6 +110,21 @@ def test_vqa_swaps_an_image_with_all_its_questions() -> None:
     # by image A has 2, 1 and 0 right, B 0, 0 and 1: differences 2, 1 and -1 of six questions with free signs
     expected = [(x * 2 + y - z) / 6 for x, y, z in itertools.product((1, -1), repeat=3)]
     assert swapped_differences([a], [b], every_swap(3)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_sums_over_images_give_the_numbers_of_mixed_sets_to_the_bit() -> None:
+    generator = np.random.default_rng(2)
+    label_map = LabelMap(tuple(LabelClass(name, n) for n, name in enumerate("abcd")))
+    truth = [generator.integers(0, 4, (3, 5)).astype(np.uint8) for _ in range(40)]
+    maps = [[np.where(generator.random((3, 5)) < 0.6, one, 0).astype(np.uint8) for one in truth] for _ in range(2)]
+    pairs = [
+        [accuracy(generator.integers(0, 2, 40).tolist()) for _ in range(2)],
+        [segmentation.evaluate(truth, side, label_map) for side in maps],
+    ]
+    swaps = generator.integers(0, 2, (50, 40))
+    for a, b in pairs:
+        pool = permutation._Pool(a, b, lambda result, weights: result.reduce_main(weights)[:, None])
+        assert np.array_equal(swapped_differences([a], [b], swaps), pool.differences(swaps)[:, 0])
 
 
 def test_paired_seeds_swap_an_image_together_and_count_by_their_mean() -> None:

@@ -332,11 +332,23 @@ def test_the_interval_of_a_map_is_centred_on_the_estimate_and_not_on_the_draws_a
 
 
 def test_draws_are_made_once_for_all_entries_on_the_same_images() -> None:
-    first = draws_module._packed_draws(30, 200, 5)
-    assert draws_module._packed_draws(30, 200, 5) is first
-    assert np.array_equal(draw_weights(30, 200, 5), first)
+    (first,) = draws_module.draw_blocks(30, 200, 5)
+    (again,) = draws_module.draw_blocks(30, 200, 5)
+    assert np.shares_memory(first, again)
     assert first.dtype == np.uint8
-    assert np.array_equal(draw_weights(30, 200, 5), np.concatenate(list(draws_module._drawn_blocks(30, 200, 5))))
+    assert np.array_equal(draw_weights(30, 200, 5), first)
+
+
+@pytest.mark.parametrize("blocks", [draws_module.draw_blocks, draws_module.swap_blocks])
+@pytest.mark.parametrize("cells", [1, 1 << 17])
+def test_draws_do_not_depend_on_how_many_are_made_at_once(
+    monkeypatch: pytest.MonkeyPatch, blocks: Any, cells: int
+) -> None:
+    expected = np.concatenate(list(blocks(7, 300, 5)))
+    monkeypatch.setattr(draws_module, "_CELLS", cells)
+    monkeypatch.setattr(draws_module, "_KEPT_BYTES", 0)  # nor on whether they are kept
+    assert np.array_equal(np.concatenate(list(blocks(7, 300, 5))), expected)
+    assert len(expected) == 300
 
 
 def _source(generator: np.random.Generator, images: int) -> tuple[dict[str, Any], list[Any], list[Any]]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError
+from harness.evaluation.arrays import Weights
 from harness.evaluation.draws import draw_blocks
 from harness.evaluation.metric import Result
 
@@ -58,11 +59,15 @@ def reduce_sides(
     sides: Sequence[Sequence[Result]],
     draws: int,
     seed: int,
-    number: Callable[[Result, NDArray[np.int64]], NDArray[np.float64]] = lambda result, weights: result.reduce_main(
-        weights
-    ),
+    number: Callable[[Result, Weights], NDArray[np.float64]] | None = None,
 ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
-    """For each side the number of each seed [S, ...], and the same for every draw [S, D, ...], draws in common."""
+    """For each side the number of each seed [S, ...], and the same for every draw [S, D, ...], draws in common.
+
+    The number is the headline number if no other is named.
+    """
+    if number is None:
+        estimates = [np.array([result.value for result in side]) for side in sides]
+        return estimates, [np.stack([result.drawn(draws, seed) for result in side]) for side in sides]
     images = len(sides[0][0].ids)
     once = np.ones((1, images), dtype=np.int64)
     estimates = [np.stack([number(result, once)[0] for result in side]) for side in sides]
