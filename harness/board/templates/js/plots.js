@@ -93,17 +93,21 @@ const costPlot = (host, tab, rows) => {
   const across = logarithmic ? Math.log : Number;
   const [first, last] = [Math.min(...costs.map(across)), Math.max(...costs.map(across))];
   for (const one of values) one.side = (last > first && (across(one.cost) - first) / (last - first) > 0.66) === cost.lower ? "left" : "right";
-  // Names of marks that all but cover each other stand one above another.
+  // Names of marks that all but cover each other stand one above another, those of the frontier first. One that would have
+  // to stand far from its mark is left to the pointer.
   const qualities = values.flatMap((one) => [one.low, one.high]);
   const height = Math.max(...qualities) - Math.min(...qualities) || 1;
   const placed = [];
+  values.sort((a, b) => b.front - a.front);
   for (const one of values.filter((each) => each.named)) {
     const [x, y] = [(across(one.cost) - first) / (last - first || 1), (one.quality - Math.min(...qualities)) / height];
     const taken = (lift) => placed.some((other) => other.side === one.side && Math.abs(other.x - x) < 0.2 && Math.abs(other.y - y - LINE * lift) < 0.8 * LINE);
     one.lift = 0;
     while (one.lift < LABELLED && taken(one.lift)) one.lift += 1;
-    placed.push({ side: one.side, x, y: y + LINE * one.lift });
+    if (one.lift > 2 && !one.front) one.named = 0;
+    else placed.push({ side: one.side, x, y: y + LINE * one.lift });
   }
+  values.reverse(); // the frontier is drawn last, over marks that it all but covers
   const named = ({ side, lift }) => ({
     transform: [{ filter: { field: "named", equal: 1 } }, { filter: { field: "side", equal: side } }, { filter: { field: "lift", equal: lift } }],
     mark: { type: "text", align: side === "left" ? "right" : "left", dx: side === "left" ? -9 : 9, dy: -8 - 13 * lift, fontSize: 11.5, cursor: "pointer", limit: 180 },
