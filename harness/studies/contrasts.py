@@ -17,7 +17,7 @@ POWER = 0.8
 
 
 def records_of(arm: Arm, records: Sequence[Record]) -> list[Record]:
-    """The records of an arm, one per seed, as far as they are there.
+    """The records of an arm, one per seed, as far as they are there, in the order of seeds: arms are paired by position.
 
     Args:
         arm: The arm.
@@ -28,7 +28,7 @@ def records_of(arm: Arm, records: Sequence[Record]) -> list[Record]:
     same = [record for record in records if record.fingerprint == fingerprint]
     same.sort(key=lambda record: record.name == arm.submission.name)
     by_seed = {record.seed: record for record in same}
-    return [by_seed[seed] for seed in seeds if seed in by_seed]
+    return [by_seed[seed] for seed in sorted(seeds) if seed in by_seed]
 
 
 def compared(arm: str, against: str, found: Mapping[str, Sequence[Record]], evidence: Evidence) -> list[dict[str, Any]]:

@@ -164,6 +164,20 @@ def test_missing_seeds_are_told_and_left_out_on_both_sides(tmp_path: Path) -> No
     assert "missing 0, 1" in html(empty)
 
 
+def test_seeds_are_paired_whatever_order_an_arm_names_them_in(tmp_path: Path) -> None:
+    rates = {"plain": dict.fromkeys(CARDS, 0.7), "tokens": dict.fromkeys(CARDS, 0.75)}
+    found = []
+    for order in ([0, 1, 2], [2, 0, 1]):
+        folder = tmp_path / str(order[0])
+        folder.mkdir()
+        path = write(folder, seeds=[0, 1, 2], arms={"plain": {"model.placeholders.count": 0}, "tokens": {"seeds": order}})
+        board = folder / "board"
+        made = report(load_study(path), filled(path, board, rates, dict.fromkeys(rates, [0, 1, 2])), board, 200)
+        found.append((made["contrasts"], [arm["delta_m"] for arm in made["arms"]]))
+    assert found[0] == found[1]
+    assert len({round(value, 9) for value in found[0][0][0]["by_seed"]}) > 1
+
+
 def test_arms_that_did_not_run_are_named_together_and_an_open_claim_says_why(tmp_path: Path) -> None:
     more = {"four": {"training.optimizer.learning_rate": 0.001}, "five": {"training.optimizer.learning_rate": 0.002}}
     path = write(
