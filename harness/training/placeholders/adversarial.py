@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -109,14 +110,23 @@ def _moved(tokens: nn.Parameter, move: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def _unnoticed(network: nn.Module, engine: Engine, streams: list[Tensor]) -> Iterator[None]:
-    """Buffers and random streams are afterwards what they were before; inside, streams start as given."""
+def _unnoticed(network: MultiTaskNetwork, engine: Engine, streams: list[Tensor]) -> Iterator[None]:
+    """Buffers and random streams are afterwards what they were before; inside, streams start as given.
+
+    Inside, nothing beside the network learns from its features either: copies of heads have learned from the first pass.
+    """
     kept = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    substitution = network.substitution
+    choice = substitution.choice if substitution is not None else None
+    if substitution is not None and choice is not None:
+        substitution.choice = replace(choice, learn=None)
     with torch.random.fork_rng(devices=[engine.device] if engine.device.type == "cuda" else []):
         torch.set_rng_state(streams[0])
         if engine.device.type == "cuda":
             torch.cuda.set_rng_state(streams[1], engine.device)
         yield
+    if substitution is not None:
+        substitution.choice = choice
     with torch.no_grad():
         for buffer, value in kept:
             buffer.copy_(value)

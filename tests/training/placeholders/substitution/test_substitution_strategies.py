@@ -21,9 +21,13 @@ from harness.models.outputs import chosen
 from harness.models.substitution import Substitution
 from harness.run_data import build_network, open_data, task_data
 from harness.submission import Submission
+from harness.training.balancing.base import Setting as BalancingSetting
+from harness.training.balancing.base import build_balancer
 from harness.training.config import TrainingConfig
 from harness.training.engine import Engine
 from harness.training.parts import look_back
+from harness.training.placeholders.adversarial import differentiate_with_adversary
+from harness.training.placeholders.objectives.config import AdversarialConfig
 from harness.training.placeholders.substitution.adaptive import Adaptive
 from harness.training.placeholders.substitution.alignment import Alignment
 from harness.training.placeholders.substitution.base import Setting
@@ -176,6 +180,30 @@ def test_a_copy_learns_nothing_from_the_images_of_its_fold(name: str) -> None:
     head: Any = given.network.heads[name]
     losses = [head.loss(replace(found, stream=None), one) for one in (batch, type(batch)(**other))]
     assert losses[0] != losses[1]
+
+
+def test_copies_learn_once_in_a_step_that_is_taken_at_adversarial_tokens_too() -> None:
+    found = []
+    for config in (None, AdversarialConfig(epsilon=0.5)):
+        given = setting(strategy="cross_validation", folds=2)
+        strategy, network = CrossValidation(given), given.network
+        assert network.placeholders is not None
+        assert network.substitution is not None
+        for name, one in network.placeholders.named_parameters():
+            if name.endswith("up.weight"):
+                torch.nn.init.normal_(one, std=0.1)  # what tokens hold is written, so that they have a gradient
+        network.train()
+        network.substitution.choice = choice = strategy.choice(0)
+        balancer = build_balancer(given.training.balancing, BalancingSetting(dict.fromkeys(SPECS, 1.0)))
+        values = differentiate_with_adversary(config, network, given.engine, balancer, batches(), 1)
+        assert ("placeholder/adversarial" in values) == (config is not None)
+        assert network.substitution.choice is choice
+        found.append((strategy._gradients, strategy._modules().state_dict()))
+    (once, state), (twice, other) = found
+    assert once.keys() == twice.keys() != set()
+    for key, gradients in once.items():
+        assert all(torch.equal(a, b) for a, b in zip(gradients, twice[key], strict=True)), key
+    assert all(torch.equal(value, other[name]) for name, value in state.items())
 
 
 @pytest.mark.parametrize("name", ["c", "d", "s"])
