@@ -148,6 +148,11 @@ class PlaceholderConfig(Section):
         return not self.frozen and self.kind == "learned"
 
     @property
+    def trained_by_tasks(self) -> bool:
+        """Whether the tasks' losses reach the tokens: there are any, they are trained, and something comes of them."""
+        return self.learned and self.write and not self.masked and not self.adapter
+
+    @property
     def differs_by_task(self) -> bool:
         """Whether samples of two tasks start from different tokens, even where they hold the same image."""
         return self.count > 0 and (self.sharing == "per_task" or self.dynamic)

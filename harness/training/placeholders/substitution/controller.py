@@ -134,6 +134,6 @@ def substitute(
         batches=plan.batches(),
         steps=plan.steps,
         seed=next(iter(data.values())).seed,
-        shared_tokens=tokens.count > 0 and not tokens.frozen and tokens.sharing == "all",
+        shared_tokens=tokens.count > 0 and tokens.trained_by_tasks and tokens.sharing == "all",
     )
     return Substituting(setting, network.substitution)

@@ -25,6 +25,7 @@ from harness.training.balancing.graph import last_shared
 from harness.training.engine import Engine
 from harness.training.loop import seed_everything, train
 from harness.training.placeholders.substitution import STRATEGIES
+from harness.training.placeholders.substitution.gain_model import GainModel
 from harness.training.regimes import REGIMES
 from harness.training.state import Progress
 
@@ -118,6 +119,21 @@ def test_looks_at_gains_change_nothing_but_who_is_drawn(tmp_path: Path) -> None:
     assert all(torch.equal(value, ends[1][0][name]) for name, value in ends[0][0].items())
     assert any(name.startswith("substitution/gain/") for name in ends[0][1].curves)
     assert not any(name.startswith("substitution/gain/") for name in ends[1][1].curves)
+
+
+@pytest.mark.usefixtures("tiny_suite")
+@pytest.mark.parametrize("changes", [{"kind": "random"}, {"frozen": True}, {"write": False}, {"adapter": True}], ids=str)
+def test_without_tokens_that_tasks_learn_gradients_are_compared_in_the_last_shared_weight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr(GainModel, "learn", lambda self, inputs, gain: seen.append(inputs[0]))
+    raw = document(steps=4)
+    raw["model"]["placeholders"] |= changes
+    raw["training"] |= {"placeholders": {"substitution": SECTIONS["adaptive"]}}
+    trained(tmp_path, Submission.model_validate(raw))
+    assert seen
+    assert all(seen)  # a cosine of exactly 0 is one that was not found
 
 
 @pytest.mark.usefixtures("tiny_suite")
