@@ -63,7 +63,23 @@ def _plain(document: Document, _: Any = None) -> None:
     _without_tokens(document)
 
 
+def _frozen_random(document: Document, _: Any) -> None:
+    if (document["training"]["placeholders"]["distilled"] or {}).get("teacher") is not None:
+        raise HarnessError(
+            "control: frozen_random: keeps a random start, but training.placeholders.distilled.teacher gives the tokens"
+            " a start of its own; take the control of the submission without it"
+        )
+    document["model"]["placeholders"]["frozen"] = True
+
+
 def _equal_parameters(document: Document, _: Any) -> None:
+    """Adapters have the parameters of exchange sites, and stand where those do."""
+    tokens = document["model"]["placeholders"]
+    if (tokens["mechanism"], tokens["placement"]) != ("exchange", "hidden"):
+        raise HarnessError(
+            "control: equal_parameters: an adapter has the parameters of an exchange site, and there is none with"
+            f" mechanism: {tokens['mechanism']} and placement: {tokens['placement']}; take another control"
+        )
     sizes = {key: document["model"]["placeholders"][key] for key in _SIZES}
     document["model"]["placeholders"] = {**sizes, "adapter": True}
     _without_tokens(document)
@@ -71,6 +87,17 @@ def _equal_parameters(document: Document, _: Any) -> None:
 
 def _equal_compute(document: Document, macs: Callable[[Mapping[str, Any]], int]) -> None:
     """As many more steps of the plain network as the tokens cost."""
+    wanted = document["training"]["placeholders"]
+    uncounted = {
+        "auxiliary.target: rotation": (wanted["auxiliary"] or {}).get("target") == "rotation",
+        "distilled.teacher": (wanted["distilled"] or {}).get("teacher") is not None,
+    }
+    for key, on in uncounted.items():
+        if on:
+            raise HarnessError(
+                f"control: equal_compute: training.placeholders.{key} has passes of its own, which the count of"
+                " multiply-adds leaves out; take the control of the submission without it"
+            )
     cost = macs(document)
     _plain(document)
     document["training"]["steps"] = round(document["training"]["steps"] * cost / macs(document))
@@ -92,7 +119,7 @@ def _switch(**changes: Any) -> Callable[[Document, Any], None]:
 
 _CONTROLS: dict[str, Callable[[Document, Any], None]] = {
     "plain": _plain,
-    "frozen_random": _switch(frozen=True),
+    "frozen_random": _frozen_random,
     "read_off": _switch(read=False),
     "write_off": _switch(write=False),
     "equal_parameters": _equal_parameters,
@@ -107,7 +134,7 @@ DESCRIPTIONS: dict[str, str] = {
     "plain": "the same network, recipe and data order without tokens.",
     "frozen_random": "tokens keep their random start: is it learning them that helps?",
     "read_off": "tokens do not read features, so they are the same for every image: is it the exchange?",
-    "write_off": "features do not read tokens: nothing may come of them; a test of the harness.",
+    "write_off": "features do not read tokens: nothing may come of what they hold; a test of the harness.",
     "equal_parameters": "adapters with as many parameters at the same places, no tokens: is it the parameters?",
     "equal_compute": "no tokens, and as many more steps as they would have cost: is it the computation?",
     "per_task_banks": "every task has its own share of the tokens: is it the sharing?",

@@ -10,7 +10,9 @@ from harness.training.costs import macs_per_image
 
 
 def step_macs(submission: Submission) -> int:
-    """Multiply-adds of the forward passes of one step with all tasks: Σ batch size · MACs of an image.
+    """Multiply-adds of the forward passes of one step with all tasks: Σ batch size · MACs of an image (and a question).
+
+    Adversarial tokens take every step twice. Passes over other images than the labelled ones are left out.
 
     Args:
         submission: Whose data is there.
@@ -21,7 +23,8 @@ def step_macs(submission: Submission) -> int:
     splits = open_data(submission)
     with torch.random.fork_rng(devices=[]):
         network = build_network(submission, splits)
-    return sum(
+    passes = 2 if submission.training.placeholders.adversarial is not None else 1
+    return passes * sum(
         task.batch_size * macs_per_image(network, task.dataset, task_data(submission, 0, splits, task.dataset, False))
         for task in submission.tasks
     )

@@ -108,6 +108,37 @@ def test_what_a_control_cannot_be_made_of_is_told(tmp_path: Path) -> None:
         load_submission(one, ["control=shuffled_labels"])
 
 
+@pytest.mark.parametrize(
+    ("name", "placeholders", "training", "message"),
+    [
+        ("equal_parameters", {"mechanism": "prefix_deep"}, {}, "none with mechanism: prefix_deep and placement: hidden"),
+        ("equal_parameters", {"placement": "input"}, {}, "none with mechanism: exchange and placement: input"),
+        ("equal_parameters", {"placement": "output"}, {}, "none with mechanism: exchange and placement: output"),
+        ("frozen_random", {}, {"distilled": {"teacher": {"name": "x", "random": True}}}, "gives the tokens a start"),
+        ("equal_compute", {}, {"distilled": {"teacher": {"name": "x", "random": True}}}, "has passes of its own"),
+        ("equal_compute", {}, {"auxiliary": {"target": "rotation"}}, "rotation has passes of its own"),
+    ],
+)
+def test_a_control_that_would_not_match_is_refused(
+    tmp_path: Path, name: str, placeholders: dict[str, Any], training: dict[str, Any], message: str
+) -> None:
+    path = write(tmp_path, placeholders=placeholders, training={"steps": 6, "placeholders": training})
+    load_submission(path)
+    with pytest.raises(HarnessError, match=message):
+        load_submission(path, [f"control={name}"])
+
+
+@pytest.mark.usefixtures("tiny_suite")
+def test_equal_compute_counts_that_adversarial_tokens_take_every_step_twice(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    settings = ["training.steps=1000", "control=equal_compute"]
+    once = load_submission(path, settings).training.steps
+    twice = load_submission(path, ["training.placeholders={adversarial: {}}", *settings]).training.steps
+    assert abs(twice - 2 * once) <= 1
+    match = check(path, ["training.placeholders={adversarial: {}}", *settings])["control"]
+    assert match["control"]["macs"] == pytest.approx(match["submission"]["macs"], rel=1e-3)
+
+
 def test_every_control_is_described() -> None:
     assert list(DESCRIPTIONS) == list(ALL)
     made = controlled("write_off", load_submission_document(), lambda document: 1)
