@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -21,7 +23,8 @@ def single_task(submission: Submission, dataset: str, tokens: bool = False) -> S
     Args:
         submission: Of several tasks.
         dataset: The task's data set.
-        tokens: Keep the placeholder tokens all the same, for what they do to a network of one task.
+        tokens: Keep the placeholder tokens all the same, for what they do to a network of one task, and what they are
+            trained for, as far as it does not compare tasks.
 
     Returns:
         A submission that two submissions have in common if they differ in nothing but how tasks are learned together.
@@ -30,7 +33,10 @@ def single_task(submission: Submission, dataset: str, tokens: bool = False) -> S
     task = next(task for task in content["tasks"] if task["dataset"] == dataset) | {"weight": 1.0, "images_of": None}
     kind = submission.cards()[dataset].task
     model, training = content["model"], content["training"]
-    if not (tokens and submission.model.placeholders.count):
+    objectives: dict[str, Any] = {}
+    if tokens and submission.model.placeholders.count:
+        objectives = _of_one_task(training["placeholders"])
+    else:
         model |= {"placeholders": {"count": 0}}
     heads = {kind: model["heads"][kind]}
     if kind != "vqa" and HeadsConfig().vqa.stride not in model["neck"]["strides"]:
@@ -39,7 +45,7 @@ def single_task(submission: Submission, dataset: str, tokens: bool = False) -> S
         }  # there is no such head, and its default must not be wrong
     model |= {"sharing": {"name": "hard"}, "heads": heads}
     training |= {"regime": {"name": "joint"}, "balancing": {"name": "equal"}}
-    training["placeholders"] = {}
+    training["placeholders"] = objectives
     backbone = submission.model.backbone.name.split("/")[-1]
     name = f"single-{dataset}-{backbone}"
     description = f"{dataset} alone, without placeholder tokens: a single-task baseline."
@@ -70,6 +76,16 @@ def write(submission: Submission, folder: Path) -> list[Path]:
         write_text(file, yaml.safe_dump(one.resolved(), sort_keys=False, allow_unicode=True))
         files.append(file)
     return files
+
+
+def _of_one_task(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what tokens are trained for, that which needs no other task."""
+    kept = {key: wanted[key] for key in ("adversarial", "self_supervised")}
+    if (wanted["auxiliary"] or {}).get("target") == "rotation":
+        kept["auxiliary"] = wanted["auxiliary"]
+    if (wanted["distilled"] or {}).get("teacher") is not None:
+        kept["distilled"] = wanted["distilled"] | {"from_task": None}
+    return kept
 
 
 def _valid(name: str) -> str:

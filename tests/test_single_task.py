@@ -12,6 +12,7 @@ import pytest
 import yaml
 from tests_support import document
 
+from harness.analysis.subsets import subset
 from harness.single_task import fingerprints, single_task, write
 from harness.submission import Submission, load_submission
 
@@ -111,3 +112,25 @@ def test_with_baselines_each_task_is_also_trained_alone_once(
     if launcher:  # what is looked up on the board does not depend on who trained it
         again = command(*changed)
         assert again.stderr.count("already on the board") == 3
+
+
+def test_with_its_tokens_a_task_alone_keeps_what_they_are_trained_for_without_other_tasks() -> None:
+    teacher = {"name": "test_resnet", "random": True}
+    objectives: dict[str, Any] = {
+        "alignment": {}, "adversarial": {}, "discriminator": {}, "self_supervised": {"mask": 0.25},
+        "auxiliary": {"target": "dataset"}, "distilled": {"teacher": teacher, "from_task": "shapes-detection"},
+        "substitution": {"strategy": "random"},
+    }  # fmt: skip
+    whole = submission(placeholders=objectives)
+    kept = single_task(whole, "shapes-detection", tokens=True).training.placeholders
+    assert {key for key, value in kept if value is not None} == {
+        "adversarial", "self_supervised", "distilled", "samples",
+    }  # fmt: skip
+    assert kept.self_supervised == whole.training.placeholders.self_supervised
+    assert kept.distilled is not None
+    assert (kept.distilled.from_task, kept.distilled.teacher) == (None, whole.training.placeholders.distilled.teacher)  # type: ignore[union-attr]
+    assert subset(whole, ["shapes-detection"]).training.placeholders == kept
+    turned = submission(placeholders={"auxiliary": {"target": "rotation"}})
+    assert subset(turned, ["shapes-detection"]).training.placeholders.auxiliary is not None
+    # Without tokens there is nothing to train, and the baselines are those of the plain network.
+    assert fingerprints(whole) == fingerprints(submission())

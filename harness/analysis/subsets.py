@@ -26,7 +26,7 @@ def subset(submission: Submission, tasks: Iterable[str]) -> Submission:
 
     Everything stays but what names the tasks that are left out. Tokens stay, too: what is asked is what the other tasks
     do, not what the tokens do. Tokens per task stay as many for each task. One task alone is the single-task baseline
-    (`harness.single_task`) with the submission's tokens, so of a submission without tokens it is that baseline itself.
+    (`harness.single_task`) with the submission's tokens and what they are trained for without other tasks, so of a submission without tokens it is that baseline itself.
     Corruptions, train gap and relatedness go, which no difference needs.
 
     Args:
@@ -42,11 +42,9 @@ def subset(submission: Submission, tasks: Iterable[str]) -> Submission:
     alone = len(kept) == 1
     if alone and not submission.model.placeholders.count:
         return single_task(submission, kept[0])
-    content = (single_task(submission, kept[0]) if alone else submission.plainly_scored()).resolved()
+    content = (single_task(submission, kept[0], tokens=True) if alone else submission.plainly_scored()).resolved()
     model = content["model"]
-    if alone:
-        model["placeholders"] = submission.resolved()["model"]["placeholders"]
-    else:
+    if not alone:
         _leave_out(content, kept)
     if submission.model.placeholders.sharing == "per_task":
         model["placeholders"]["count"] = submission.model.placeholders.count * len(kept) // len(submission.tasks)
