@@ -254,6 +254,9 @@ def test_the_start_keeps_the_distances_of_the_centres_up_to_one_factor() -> None
     assert ratio == pytest.approx(ratio[0], rel=1e-9)
     assert np.abs(found).min(0).max() > 0  # every coordinate has its share
     assert not as_tokens(np.ones((3, 5)), 4, np.random.default_rng(0)).any()
+    # One token has no distances to keep, but a start.
+    one = as_tokens(points[:1], 16, np.random.default_rng(1))
+    assert np.sqrt(np.square(one).mean()) == pytest.approx(START)
 
 
 def test_centres_are_the_means_of_clusters_and_need_as_many_images() -> None:

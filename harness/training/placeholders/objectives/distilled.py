@@ -174,7 +174,7 @@ def as_tokens(points: NDArray[np.float64], width: int, draw: np.random.Generator
 
     Centred, K points span at most min(K - 1, C) dimensions: their principal coordinates, of which a width of as many
     loses none, turned at random so that every coordinate of a token has its share, and scaled to the root mean square
-    of a random start.
+    of a random start. A single point, which centred were 0, keeps its distance from the origin.
 
     Args:
         points: float [K, C].
@@ -184,7 +184,8 @@ def as_tokens(points: NDArray[np.float64], width: int, draw: np.random.Generator
     Returns:
         float [K, d].
     """
-    left, sizes, _ = np.linalg.svd(points - points.mean(0), full_matrices=False)
+    centred = points - points.mean(0) if len(points) > 1 else points
+    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
     coordinates: Any = (left * sizes)[:, :width]
     turn, _ = np.linalg.qr(draw.standard_normal((width, coordinates.shape[1])))
     tokens = coordinates @ turn.T
