@@ -11,7 +11,7 @@ from harness.board.entries import protocol_hash
 from harness.board.evidence import Evidence
 from harness.board.records import Record
 from harness.evaluation.resampling import holm, paired_sums
-from harness.studies.contrasts import outcome
+from harness.studies.contrasts import outcome, value
 from harness.studies.spec import Interaction
 
 
@@ -25,6 +25,7 @@ class Change(BaseModel):
         low: Lower end of its 95% interval.
         high: Upper end.
         p_value: Two-sided, uncorrected.
+        image_spread: Standard deviation of the difference over draws of images alone.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -35,6 +36,7 @@ class Change(BaseModel):
     low: float
     high: float
     p_value: float
+    image_spread: float
 
 
 def answered(
@@ -53,7 +55,7 @@ def answered(
     Returns:
         Plain JSON values, one dict per question and task: ``question``, ``more``, ``than``, ``card``, ``seeds``,
         ``first`` and ``second`` (the change's difference in either setting), ``difference``, ``low``, ``high``,
-        ``p_value``, ``p_holm``, ``verdict``.
+        ``p_value``, ``image_spread``, ``by_seed``, ``p_holm``, ``verdict``.
     """
     rows = []
     for one in asked:
@@ -65,7 +67,9 @@ def answered(
             if len(protocols) > 1 or "" in protocols:
                 continue
             change = _change(sides, card, evidence)
-            rows.append({**one.model_dump(mode="json"), "card": card, "seeds": sorted(common), **change.model_dump()})
+            row = {**one.model_dump(mode="json"), "card": card, "seeds": sorted(common), **change.model_dump()}
+            numbers = zip(*([value(record, card) for record in side] for side in sides), strict=True)
+            rows.append(row | {"by_seed": [a - b - (c - d) for a, b, c, d in numbers]})
     for row, p in zip(rows, holm([row["p_value"] for row in rows]) if rows else [], strict=True):
         verdict = {"better": "more", "worse": "less"}.get(outcome(row["difference"], p), "not told apart")
         row |= {"p_holm": p, "verdict": verdict}
@@ -85,6 +89,7 @@ def _change(sides: Sequence[Sequence[Record]], card: str, evidence: Evidence) ->
             low=found.interval.low,
             high=found.interval.high,
             p_value=found.p_value,
+            image_spread=found.image_spread,
         )
 
     return evidence.outcome(Change, compute, "interaction", *((card, side) for side in sides))

@@ -48,16 +48,17 @@ def report(study: Study, arms: Mapping[str, Arm], board: Path, draws: int = 1000
     contrasts = corrected([one for name, other in references.items() for one in compared(name, other, found, evidence)])
     pairs = {(claim.arm, other) for claim in study.claims for other in claim.beats}
     claims = judged(study.claims, {pair: compared(*pair, found, evidence) for pair in sorted(pairs)}, found)
+    interactions = answered(study.interactions, found, evidence)
     chances = {}
     if study.stop is not None:
-        chances = chances_of_change(contrasts, claims, {name: len(arm.submission.seeds) for name, arm in arms.items()})
+        planned = {name: len(arm.submission.seeds) for name, arm in arms.items()}
+        chances = chances_of_change(contrasts, claims, planned, interactions)
     documents = [_arm(arms[name], found[name], study, found[study.baseline], ranked, evidence) for name in arms]
     for document in documents:
         chance = chances.get(document["arm"])
         document["chance_of_change"] = chance
         document["stopped"] = bool(document["missing_seeds"]) and settled(study.stop, len(document["seeds"]), chance)
         document["against"] = references.get(document["arm"])
-    interactions = answered(study.interactions, found, evidence)
     evidence.save()  # rounds of a study with a rule for stopping ask for the same again
     return {
         "name": study.name,

@@ -241,6 +241,10 @@ def _comparable(path: Path, study: Study, arms: Mapping[str, Arm]) -> None:
         sides = [{task.dataset for task in arms[arm].submission.tasks} for arm in (name, other)]
         if not set.intersection(*sides):
             raise HarnessError(f"{path}: arm {name} has no task in common with {other}, which it is compared with")
+    for asked in study.interactions:
+        names = (*asked.more, *asked.than)
+        if not set.intersection(*({task.dataset for task in arms[arm].submission.tasks} for arm in names)):
+            raise HarnessError(f"{path}: interactions: {', '.join(names)} have no task in common: {asked.question!r}")
     known = {task.dataset for arm in arms.values() for task in arm.submission.tasks}
     for card in study.expected:
         if card not in known:

@@ -22,6 +22,7 @@ def chances_of_change(
     contrasts: Sequence[Mapping[str, Any]],
     claims: Sequence[Mapping[str, Any]],
     planned: Mapping[str, int],
+    interactions: Sequence[Mapping[str, Any]] = (),
     seed: int = 0,
 ) -> dict[str, float]:
     """For each arm the probability that with all its seeds something else would be said of it.
@@ -34,6 +35,7 @@ def chances_of_change(
         contrasts: Every comparison of an arm with its reference (`harness.studies.contrasts.corrected`).
         claims: The claims (`harness.studies.claims.judged`).
         planned: How many seeds each arm has in the end.
+        interactions: The differences of differences (`harness.studies.interactions.answered`).
         seed: Of the draws.
 
     Returns:
@@ -54,10 +56,16 @@ def chances_of_change(
         chances[arm] = max(chances.get(arm, 0.0), chance)
 
     futures = [future(*_key(one)) for one in contrasts]
-    _judge_contrasts(contrasts, futures, note)
+    _judge(contrasts, [(one["arm"],) for one in contrasts], futures, note)
     tasks = [(Claim.model_validate(_only(claim)), task) for claim in claims for task in claim["tasks"]]
     parts = [[future(*_key(one)) for one in task["against"]] for _, task in tasks]
     _judge_claims(tasks, parts, note)
+    asked = [(*one["more"], *one["than"]) for one in interactions]
+    last = [
+        _final(one, min(planned[name] for name in names), generator)
+        for one, names in zip(interactions, asked, strict=True)
+    ]
+    _judge(interactions, asked, last, note)
     return chances
 
 
@@ -72,18 +80,20 @@ def settled(stop: Stop | None, seeds: int, chance: float | None) -> bool:
     return stop is not None and seeds >= stop.after and chance is not None and chance <= stop.risk
 
 
-def _judge_contrasts(contrasts: Any, futures: Any, note: Any) -> None:
-    for one, final in zip(contrasts, futures, strict=True):
-        if final is None:
-            note(one["arm"], 1.0)
-    there = [(one, final) for one, final in zip(contrasts, futures, strict=True) if final is not None]
+def _judge(rows: Any, arms: Any, futures: Any, note: Any) -> None:
+    """Note for the arms of each row of one family how likely its verdict is another in the end."""
+    for names, final in zip(arms, futures, strict=True):
+        for name in names if final is None else ():
+            note(name, 1.0)
+    there = [every for every in zip(rows, arms, futures, strict=True) if every[2] is not None]
     if not there:
         return
-    corrected = holm_columns(np.array([p for _, (_, p) in there]))
-    for (one, (difference, _)), p in zip(there, corrected, strict=True):
+    corrected = holm_columns(np.array([p for _, _, (_, p) in there]))
+    for (one, names, (difference, _)), p in zip(there, corrected, strict=True):
         said = np.where(p >= SIGNIFICANCE, 0, np.sign(difference))
-        now = {"better": 1, "worse": -1}.get(one["verdict"], 0)
-        note(one["arm"], float(np.mean(said != now)))
+        now = {"better": 1, "more": 1, "worse": -1, "less": -1}.get(one["verdict"], 0)
+        for name in names:
+            note(name, float(np.mean(said != now)))
 
 
 def _judge_claims(tasks: Any, parts: Any, note: Any) -> None:

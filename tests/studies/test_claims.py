@@ -198,6 +198,24 @@ def test_a_study_stops_an_arm_whose_seeds_are_clear_and_says_so(tmp_path: Path) 
     assert "stopped" in markdown(report(load_study(path), found, board))
 
 
+def test_an_arm_goes_on_while_a_difference_of_differences_may_yet_change() -> None:
+    # Both changes are clear by themselves, but not whether one does more than the other.
+    contrasts = [
+        contrast([0.101, 0.099, 0.1], "better", 0.001) | {"arm": "a", "against": "b"},
+        contrast([0.051, 0.049, 0.05], "better", 0.001) | {"arm": "x", "against": "y"},
+    ]
+    planned = dict.fromkeys("abxy", 5)
+    settled_ = chances_of_change(contrasts, [], planned)
+    assert max(settled_.values()) < 0.05
+    row = contrast([0.09, 0.03, 0.05], "not told apart", 0.09) | {"more": ["a", "b"], "than": ["x", "y"]}
+    open_ = chances_of_change(contrasts, [], planned, [row])
+    assert set(open_) == set("abxy")
+    assert min(open_.values()) == max(open_.values()) > 0.3
+    clear = row | {"by_seed": [0.05, 0.051, 0.049], "verdict": "more", "p_value": 0.001}
+    assert max(chances_of_change(contrasts, [], planned, [clear]).values()) < 0.05
+    assert min(chances_of_change(contrasts, [], planned, [row | {"by_seed": [0.09]}]).values()) == 1
+
+
 def test_seeds_are_run_in_rounds_until_the_rule_is_met(tmp_path: Path, command: Command) -> None:
     arms_ = {"plain": {"model.placeholders.count": 0}, "again": {"model.placeholders": {"count": 2}}}
     write(tmp_path, arms=arms_, seeds=[0, 1, 2], stop={"after": 2, "risk": 0.49})
@@ -220,6 +238,10 @@ def test_a_task_alone_keeps_its_tokens_and_without_them_is_the_single_task_basel
     assert found["single"].submission.fingerprint() == expected.fingerprint()
     assert found["single"].submission.name == "tiny-single"
     assert found["single_tokens"].submission.model.placeholders.count == 4
+    other = {"alone": CARDS[1], "model.placeholders.count": 0}
+    asked = [{"question": "?", "more": ["tokens", "plain"], "than": ["single", "other"]}]
+    with pytest.raises(HarnessError, match="tokens, plain, single, other have no task in common"):
+        arms(write(tmp_path, arms={**THREE, **both, "other": other}, interactions=asked))
     assert [task.dataset for task in found["single_tokens"].submission.tasks] == [CARDS[0]]
     with pytest.raises(HarnessError, match="alone: 'shapes-vq' is no task of it; did you mean 'shapes-vqa'"):
         arms(write(tmp_path, arms={**THREE, "bad": {"alone": "shapes-vq"}}))
@@ -239,5 +261,7 @@ def test_whether_tokens_do_more_among_several_tasks_is_a_difference_of_differenc
     expected = by_name["tokens"] - by_name["plain"] - by_name["single_tokens"] + by_name["single"]
     assert row["difference"] == pytest.approx(expected)
     assert row["verdict"] == "more"
+    assert np.mean(row["by_seed"]) == pytest.approx(expected)
+    assert row["image_spread"] > 0
     assert "More?" in html(made)
     assert "More?" in markdown(made)
