@@ -111,7 +111,12 @@ def test_what_a_control_cannot_be_made_of_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "placeholders", "training", "message"),
     [
-        ("equal_parameters", {"mechanism": "prefix_deep"}, {}, "none with mechanism: prefix_deep and placement: hidden"),
+        (
+            "equal_parameters",
+            {"mechanism": "prefix_deep"},
+            {},
+            "none with mechanism: prefix_deep and placement: hidden",
+        ),
         ("equal_parameters", {"placement": "input"}, {}, "none with mechanism: exchange and placement: input"),
         ("equal_parameters", {"placement": "output"}, {}, "none with mechanism: exchange and placement: output"),
         ("frozen_random", {}, {"distilled": {"teacher": {"name": "x", "random": True}}}, "gives the tokens a start"),

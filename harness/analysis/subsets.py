@@ -26,8 +26,9 @@ def subset(submission: Submission, tasks: Iterable[str]) -> Submission:
 
     Everything stays but what names the tasks that are left out. Tokens stay, too: what is asked is what the other tasks
     do, not what the tokens do. Tokens per task stay as many for each task. One task alone is the single-task baseline
-    (`harness.single_task`) with the submission's tokens and what they are trained for without other tasks, so of a submission without tokens it is that baseline itself.
-    Corruptions, train gap and relatedness go, which no difference needs.
+    (`harness.single_task`) with the submission's tokens and what they are trained for without other tasks, so of a
+    submission without tokens it is that baseline itself. Corruptions, train gap and relatedness go, which no difference
+    needs.
 
     Args:
         submission: Of several tasks.

@@ -17,7 +17,9 @@ POWER = 0.8
 
 
 def records_of(arm: Arm, records: Sequence[Record]) -> list[Record]:
-    """The records of an arm, one per seed, as far as they are there, in the order of seeds: arms are paired by position.
+    """The records of an arm, one per seed, as far as they are there.
+
+    They are in the order of their seeds, whatever order the arm names these in: arms are paired by position.
 
     Args:
         arm: The arm.

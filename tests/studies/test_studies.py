@@ -170,9 +170,11 @@ def test_seeds_are_paired_whatever_order_an_arm_names_them_in(tmp_path: Path) ->
     for order in ([0, 1, 2], [2, 0, 1]):
         folder = tmp_path / str(order[0])
         folder.mkdir()
-        path = write(folder, seeds=[0, 1, 2], arms={"plain": {"model.placeholders.count": 0}, "tokens": {"seeds": order}})
+        path = write(
+            folder, seeds=[0, 1, 2], arms={"plain": {"model.placeholders.count": 0}, "tokens": {"seeds": order}}
+        )
         board = folder / "board"
-        made = report(load_study(path), filled(path, board, rates, dict.fromkeys(rates, [0, 1, 2])), board, 200)
+        made = report(load_study(path), filled(path, board, rates, {name: [0, 1, 2] for name in rates}), board, 200)
         found.append((made["contrasts"], [arm["delta_m"] for arm in made["arms"]]))
     assert found[0] == found[1]
     assert len({round(value, 9) for value in found[0][0][0]["by_seed"]}) > 1

@@ -113,7 +113,7 @@ def _moved(tokens: nn.Parameter, move: Tensor) -> Iterator[None]:
 def _unnoticed(network: MultiTaskNetwork, engine: Engine, streams: list[Tensor]) -> Iterator[None]:
     """Buffers and random streams are afterwards what they were before; inside, streams start as given.
 
-    Inside, nothing beside the network learns from its features either: copies of heads have learned from the first pass.
+    Inside, nothing beside the network learns from its features: copies of heads have learned from the first pass.
     """
     kept = [(buffer, buffer.clone()) for buffer in network.buffers()]
     substitution = network.substitution

@@ -122,7 +122,9 @@ def test_looks_at_gains_change_nothing_but_who_is_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny_suite")
-@pytest.mark.parametrize("changes", [{"kind": "random"}, {"frozen": True}, {"write": False}, {"adapter": True}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"kind": "random"}, {"frozen": True}, {"write": False}, {"adapter": True}], ids=str
+)
 def test_without_tokens_that_tasks_learn_gradients_are_compared_in_the_last_shared_weight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
