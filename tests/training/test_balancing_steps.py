@@ -132,6 +132,23 @@ def test_a_task_by_itself_is_trained_plainly_to_the_bit_by_every_method_on_gradi
         assert all(torch.equal(found[key], expected[key]) for key in expected), name
 
 
+@pytest.mark.parametrize("name", sorted(name for name in BALANCING if make(name).by_task))
+def test_a_task_that_shares_nothing_has_no_say_in_what_others_share(name: str) -> None:
+    """Classification reads no pyramid; on a frozen backbone it shares nothing with tasks that share one."""
+    net = network()
+    net.shared.trunk.backbone.requires_grad_(False)
+    net.placeholders.requires_grad_(False)
+    for module in net.modules():  # with the backbone's statistics still, images of other tasks change nothing
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    step(net, make(name), found={task: batches()[task] for task in "dsv"})
+    expected = gradients(net)
+    step(net, make(name))
+    found = {key: value for key, value in gradients(net).items() if key in expected}
+    assert any(key.startswith("shared.trunk.neck") and bool(value.any()) for key, value in found.items())
+    assert_close(found, expected)
+
+
 @pytest.mark.parametrize("name", sorted(BALANCING))
 def test_tasks_may_rest(name: str) -> None:
     net, balancer = network(), make(name)
