@@ -150,6 +150,26 @@ def test_a_task_that_shares_nothing_has_no_say_in_what_others_share(name: str) -
 
 
 @pytest.mark.parametrize("name", sorted(BALANCING))
+def test_a_step_of_one_task_is_a_plain_one_but_for_the_methods_that_the_documentation_names(name: str) -> None:
+    net, balancer = network(), make(name)
+    only: dict[str, Batch] = {"s": batches()["s"]}
+    step(net, make("equal"), found=only)
+    expected = gradients(net)
+    for _ in range(4):
+        values = step(net, balancer, found=only)
+        if balancer.looks_back:
+            balancer.look_back({task: value / 2 for task, value in values.items()})
+    if name in ("uncertainty", "imtl_l"):
+        net.zero_grad()
+        for s in balancer.parameters():
+            s.data.fill_(0.5)
+        step(net, balancer, found=only)
+    found = gradients(net)
+    alike = all(torch.allclose(found[key], expected[key], rtol=1e-4, atol=1e-7) for key in expected)
+    assert alike == (name not in ("manual", "uncertainty", "imtl_l", "log", "dtp"))
+
+
+@pytest.mark.parametrize("name", sorted(BALANCING))
 def test_tasks_may_rest(name: str) -> None:
     net, balancer = network(), make(name)
     for tasks in ("cdsv", "sv", "c", "dsv"):
