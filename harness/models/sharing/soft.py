@@ -21,7 +21,8 @@ class SoftSharing(ColumnSharing):
     """A trunk per task, kept alike by a penalty on their weights (Duong 2015).
 
     A weight counts for the tasks whose features it takes part in: a neck that no head of the task reads would pull
-    the others' towards its random start. What takes part is found in each task's first step, from the gradient's graph, and is in checkpoints.
+    the others' towards its random start. What takes part is found in each task's first step, from the gradient's graph,
+    and is in checkpoints.
 
     Args:
         config: The model section.
