@@ -21,6 +21,7 @@ from harness.training.costs import macs_per_image
 from harness.training.devices import check_batches
 from harness.training.placeholders.pools import unlabelled
 from harness.training.placeholders.substitution.held_out import held_out
+from harness.training.planning import plan
 
 
 def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -68,6 +69,7 @@ def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
                 "macs": macs_per_image(network, name, task_data(submission, 0, splits, name, training=False)),
             }
         )
+    plan(submission, {name: task_data(submission, 0, splits, name, training=True) for name in splits.train})
     return {
         "file": str(file),
         "name": submission.name,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import HarnessError
 from harness.run_data import build_network, open_data
 from harness.submission import load_submission
 from harness.validation import check
@@ -55,3 +56,18 @@ def test_adapters_are_reported_with_the_parameters_of_the_exchange_that_they_sta
     assert all("exchange_parameters" not in row for row in tokens)
     assert all(row["what"].startswith("Adapter of width ") for row in adapters)
     assert [row["site"] for row in adapters] == [row["site"] for row in tokens]
+
+
+@pytest.mark.usefixtures("tiny_suite")
+@pytest.mark.parametrize("regime", ["sequential", "curriculum"])
+def test_too_few_steps_for_a_regime_are_told_before_training(tiny_submission: Path, regime: str) -> None:
+    with pytest.raises(HarnessError, match=f"training.steps: 3 batches .* too few for the regime {regime}"):
+        check(tiny_submission, ["training.steps=3", f"training.regime.name={regime}"])
+
+
+@pytest.mark.usefixtures("tiny_suite")
+def test_a_smoke_run_that_is_too_short_for_a_regime_blames_the_limit(tiny_submission: Path) -> None:
+    changes = ["training.steps=100", "training.regime.name=curriculum"]
+    check(tiny_submission, changes)
+    with pytest.raises(HarnessError, match=r"take 12 at least; evaluation.limit: 8 \(--limit\) leaves so few of"):
+        check(tiny_submission, [*changes, "evaluation.limit=8"])

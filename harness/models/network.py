@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Literal
@@ -48,6 +48,20 @@ class TaskSpec:
     names: tuple[str, ...] = ()
 
 
+def _require_free_names(names: Iterable[str]) -> None:
+    """See to it that modules can be kept by the names of the data sets, and losses as well.
+
+    Raises:
+        HarnessError: A name means something else to torch, or to the losses.
+    """
+    for name in names:
+        if name == PENALTY or any(hasattr(one, name) for one in (nn.ModuleDict(), nn.ParameterDict())):
+            raise HarnessError(
+                f"tasks: a network cannot keep the parts of a data set that is called {name!r}, for the name means"
+                " something else there; give its card another name"
+            )
+
+
 class MultiTaskNetwork(nn.Module):
     """All tasks in one module, with one `forward` per step.
 
@@ -64,6 +78,7 @@ class MultiTaskNetwork(nn.Module):
 
     def __init__(self, config: ModelConfig, specs: Mapping[str, TaskSpec]) -> None:
         super().__init__()
+        _require_free_names(specs)
         self.specs = dict(specs)
         self._blind = config.heads.vqa.question_only
         looking = [name for name, spec in specs.items() if not (spec.task == "vqa" and self._blind)]

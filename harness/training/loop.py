@@ -216,7 +216,7 @@ class _Run:
         progress = self.progress
         progress.step += 1
         progress.take(taken.losses)
-        progress.images += self.stepper.images(taken.tasks)
+        progress.images += taken.images
         for sentence in _skipped(self._engine, taken.batches) if self._config.on_bad_image == "skip" else ():
             if sentence not in progress.skipped:
                 progress.skipped.append(sentence)

@@ -8,6 +8,7 @@ import numpy as np
 
 from harness.data.loading import TaskData
 from harness.data.transforms import derive_seed
+from harness.errors import HarnessError
 from harness.registry import look_up
 from harness.submission import Submission
 from harness.training.regimes import REGIMES
@@ -34,5 +35,12 @@ def plan(submission: Submission, data: Mapping[str, TaskData]) -> Plan:
         {task.dataset: len(data[task.dataset]) / task.batch_size for task in submission.tasks},
         np.random.default_rng(derive_seed("regime", next(iter(data.values())).seed)),
     )
-    found: Plan = look_up(REGIMES, config.regime.name, "regime")(setting)
+    try:
+        found: Plan = look_up(REGIMES, config.regime.name, "regime")(setting)
+    except HarnessError as error:
+        if setting.batches == config.steps:
+            raise
+        raise HarnessError(
+            f"{error}; evaluation.limit: {limit} (--limit) leaves so few of training.steps: {config.steps}"
+        ) from None
     return found

@@ -42,6 +42,9 @@ class Resumable:
         kept: int = 2,
     ) -> None:
         self._parts = {"network": network, "balancer": balancer, "optimizer": optimizer}
+        # Beside its weights, an architecture may have found out something in the steps that are done.
+        shared = getattr(network, "shared", None)
+        self._sharing: Any = shared if hasattr(shared, "memory") else None
         if substituting is not None:
             self._parts["substituting"] = substituting
         self._engine, self._average, self._selection, self._kept = engine, average, selection, kept
@@ -53,6 +56,8 @@ class Resumable:
             return
         state = {name: part.state_dict() for name, part in self._parts.items()}
         state |= {"progress": vars(progress), "engine": self._engine.state(), "random": streams}
+        if self._sharing is not None:
+            state["sharing"] = self._sharing.memory()
         if self._average is not None:
             state["average"] = self._average.state()
         if self._selection is not None:
@@ -69,6 +74,8 @@ class Resumable:
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         engine.load_state(state["engine"])
+        if self._sharing is not None:
+            self._sharing.remember(state.get("sharing", {}))
         if self._average is not None:
             self._average.load_state(state["average"])
         if self._selection is not None and engine.main:

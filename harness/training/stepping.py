@@ -38,12 +38,14 @@ class Taken(NamedTuple):
         points: Points of the learning curves beside the losses; None where the step does not end at one.
         tasks: That it trained.
         batches: This process's slices, labelled ones and others.
+        images: How many images it took in all processes; those that tasks share count once.
     """
 
     losses: dict[str, float]
     points: dict[str, float] | None
     tasks: Sequence[str]
     batches: list[Batch]
+    images: int
 
 
 class Stepper:
@@ -97,7 +99,7 @@ class Stepper:
             done: Steps done.
         """
         counts, rank, world = self._plan.batches(done), self._engine.rank, self._engine.world
-        self._batches = {}
+        self._batches, self._had = {}, dict(counts)
         for name, taken in counts.items():
             order: Iterable[list[Place]] = TrainingOrder(self._data[name], self._sizes[name], taken, rank, world)
             if self.substituting is not None:
@@ -125,17 +127,26 @@ class Stepper:
             group["lr"] = rate * group["scale"]
         self._network.advance(step, self._plan.steps)
         loaded = {name: next(self._batches[name]).to(self._engine.device) for name in tasks}
-        batches = share_images(loaded, self._leaders)
+        leaders = self._led(tasks)
+        batches = share_images(loaded, leaders)
         samples = self._feed.next(tasks, step)
         watch.lap("data")
         losses, points = self._differentiate(step, rate, batches, samples, watch, gates)
         self._update(step, rate, batches, losses, points)
         watch.lap("optimizer")
-        return Taken(losses, points, tasks, [*batches.values(), *(samples.batches.values() if samples else ())])
+        images = sum(self._sizes[name] for name in tasks if name not in leaders)
+        return Taken(losses, points, tasks, [*batches.values(), *(samples.batches.values() if samples else ())], images)
 
-    def images(self, tasks: Sequence[str]) -> int:
-        """How many images a step of these tasks takes; those that tasks share count once."""
-        return sum(self._sizes[name] for name in tasks if self._leaders.get(name) not in tasks)
+    def _led(self, tasks: Sequence[str]) -> dict[str, str]:
+        """Whose images the tasks of the next step share. Counts their batches.
+
+        Under regimes of stages a task may be further in the common order than the one that it follows: their images
+        are others then.
+        """
+        had = {name: self._had[name] for name in tasks}
+        self._had |= {name: count + 1 for name, count in had.items()}
+        pairs = ((name, leader) for name, leader in self._leaders.items() if name in had)
+        return {name: leader for name, leader in pairs if had.get(leader) == had[name]}
 
     def _build_balancer(self) -> Balancer:
         weights = {task.dataset: task.weight for task in self._submission.tasks}

@@ -34,6 +34,12 @@ def build(count: int = 4, specs: dict[str, TaskSpec] = SPECS, **changes: Any) ->
     return MultiTaskNetwork(ModelConfig.model_validate(model), specs)
 
 
+@pytest.mark.parametrize("name", ["train", "training", "values", "half", "penalty"])
+def test_a_data_set_whose_name_means_something_else_in_a_network_is_refused(name: str) -> None:
+    with pytest.raises(HarnessError, match=f"called '{name}'.*give its card another name"):
+        build(specs={name: SPECS["c"], "d": SPECS["d"]})
+
+
 @pytest.mark.parametrize("batch_norm", ["shared", "per_task"])
 def test_weights_survive_a_round_trip_through_safetensors(tmp_path: Path, batch_norm: str) -> None:
     net = build(backbone__batch_norm=batch_norm)

@@ -60,12 +60,14 @@ def test_a_loss_of_zero_has_a_finite_logarithm_and_no_gradient() -> None:
 def test_imtl_l_pays_the_whole_of_its_scale_and_settles_where_every_scaled_loss_is_one() -> None:
     method: Any = make("imtl_l")
     with torch.no_grad():
-        method.log_scale.copy_(torch.tensor([1.0, -1.0, 0.0]))
+        for task, value in zip("abc", (1.0, -1.0, 0.0), strict=True):
+            method.log_scale[task].fill_(value)
     total = method(tensors(LOSSES))
     assert total.item() == pytest.approx(2 * math.e - 1 + 0.5 / math.e + 1 + 1)
     total.backward()
     # exp(s) L - 1; half the 1 is uncertainty weighting's, and no 1 at all drives every scale to zero.
-    assert method.log_scale.grad.tolist() == pytest.approx([2 * math.e - 1, 0.5 / math.e - 1, 0.0], rel=1e-6, abs=1e-6)
+    slopes = [s.grad.item() for s in method.log_scale.values()]
+    assert slopes == pytest.approx([2 * math.e - 1, 0.5 / math.e - 1, 0.0], rel=1e-6, abs=1e-6)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.2)
     for _ in range(300):
         optimizer.zero_grad()

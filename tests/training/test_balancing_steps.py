@@ -132,6 +132,43 @@ def test_a_task_by_itself_is_trained_plainly_to_the_bit_by_every_method_on_gradi
         assert all(torch.equal(found[key], expected[key]) for key in expected), name
 
 
+@pytest.mark.parametrize("name", sorted(name for name in BALANCING if make(name).by_task))
+def test_a_task_that_shares_nothing_has_no_say_in_what_others_share(name: str) -> None:
+    """Classification reads no pyramid; on a frozen backbone it shares nothing with tasks that share one."""
+    net = network()
+    net.shared.trunk.backbone.requires_grad_(False)
+    net.placeholders.requires_grad_(False)
+    for module in net.modules():  # with the backbone's statistics still, images of other tasks change nothing
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    step(net, make(name), found={task: batches()[task] for task in "dsv"})
+    expected = gradients(net)
+    step(net, make(name))
+    found = {key: value for key, value in gradients(net).items() if key in expected}
+    assert any(key.startswith("shared.trunk.neck") and bool(value.any()) for key, value in found.items())
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", sorted(BALANCING))
+def test_a_step_of_one_task_is_a_plain_one_but_for_the_methods_that_the_documentation_names(name: str) -> None:
+    net, balancer = network(), make(name)
+    only: dict[str, Batch] = {"s": batches()["s"]}
+    step(net, make("equal"), found=only)
+    expected = gradients(net)
+    for _ in range(4):
+        values = step(net, balancer, found=only)
+        if balancer.looks_back:
+            balancer.look_back({task: value / 2 for task, value in values.items()})
+    if name in ("uncertainty", "imtl_l"):
+        net.zero_grad()
+        for s in balancer.parameters():
+            s.data.fill_(0.5)
+        step(net, balancer, found=only)
+    found = gradients(net)
+    alike = all(torch.allclose(found[key], expected[key], rtol=1e-4, atol=1e-7) for key in expected)
+    assert alike == (name not in ("manual", "uncertainty", "imtl_l", "log", "dtp"))
+
+
 @pytest.mark.parametrize("name", sorted(BALANCING))
 def test_tasks_may_rest(name: str) -> None:
     net, balancer = network(), make(name)

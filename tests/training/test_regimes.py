@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from tests_support import document
 
@@ -17,10 +18,13 @@ from harness.board.schema import Record
 from harness.errors import HarnessError
 from harness.progress import Reporter
 from harness.registry import look_up
+from harness.run_data import build_network, open_data, task_data
 from harness.runs import run
 from harness.submission import Submission
-from harness.training import stepping
+from harness.training import checkpoints, stepping
 from harness.training.config import RegimeConfig
+from harness.training.engine import Engine
+from harness.training.loop import seed_everything, train
 from harness.training.regimes import REGIMES
 from harness.training.regimes.plan import Plan, Setting, apportion
 
@@ -206,6 +210,54 @@ def test_a_run_of_stages_is_scored_after_each_and_resumes_exactly(
             run(one, 0, tmp_path / "resumed", tmp_path / "b", QUIET)
     again = run(one, 0, tmp_path / "resumed", tmp_path / "b", QUIET)
     assert again.deterministic() == whole.deterministic()
+
+
+@pytest.mark.usefixtures("tiny_suite")
+def test_soft_sharing_goes_on_with_the_trunks_of_tasks_that_rest_since_before_the_stop(tmp_path: Path) -> None:
+    one = submission("continual", 2)
+    content = one.resolved()
+    content["model"]["sharing"] = {"name": "soft", "coefficient": 1.0}
+    one = Submission.model_validate(content)
+    splits = open_data(one)
+    data = {task: task_data(one, 0, splits, task, training=True) for task in splits.train}
+
+    def trained(folder: Path) -> tuple[dict[str, Any], list[tuple[int, float]]]:
+        seed_everything(0)
+        network = build_network(one, splits)
+        progress = train(one, network, Engine("32"), data, tmp_path / folder, QUIET)
+        return network.state_dict(), progress.curves["loss/penalty"]
+
+    def save_and_stop(where: Path, state: dict[str, Any]) -> None:
+        original(where, state)
+        if state["progress"]["step"] == 5:
+            raise KeyboardInterrupt
+
+    weights, penalties = trained(tmp_path / "whole")
+    assert [step for step, value in penalties if value > 0] == [4, 6]
+    original = checkpoints.save
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(checkpoints, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path / "parts")
+    resumed, again = trained(tmp_path / "parts")
+    assert again == penalties
+    assert all(torch.equal(value, resumed[name]) for name, value in weights.items())
+
+
+@pytest.mark.usefixtures("tiny_suite")
+@pytest.mark.parametrize(
+    ("name", "images"), [("joint", 8), ("mt_dnn", 16), ("continual", 16), ("sequential", 14), ("curriculum", 12)]
+)
+def test_tasks_share_images_in_the_steps_in_which_they_are_equally_far(tmp_path: Path, name: str, images: int) -> None:
+    """Sequential takes batches 2 and 3 of the first task beside 1 and 3 of the second, curriculum 2 and 3 of both."""
+    raw = document(steps=4)
+    raw["tasks"] = [raw["tasks"][2], {"dataset": "shapes-detection", "images_of": raw["tasks"][2]["dataset"]}]
+    raw["training"] |= {"regime": {"name": name}}
+    one = Submission.model_validate(raw)
+    splits = open_data(one)
+    data = {task: task_data(one, 0, splits, task, training=True) for task in splits.train}
+    progress = train(one, build_network(one, splits), Engine("32"), data, tmp_path, QUIET)
+    assert progress.images == images
 
 
 @pytest.mark.usefixtures("tiny_suite")

@@ -21,7 +21,8 @@ class SoftSharing(ColumnSharing):
     """A trunk per task, kept alike by a penalty on their weights (Duong 2015).
 
     A weight counts for the tasks whose features it takes part in: a neck that no head of the task reads would pull
-    the others' towards its random start. What takes part is found in each task's first step, from the gradient's graph.
+    the others' towards its random start. What takes part is found in each task's first step, from the gradient's graph,
+    and is in checkpoints.
 
     Args:
         config: The model section.
@@ -56,6 +57,14 @@ class SoftSharing(ColumnSharing):
                 stacked = torch.stack([torch.cat(row) for row in rows])
                 total = total + self._norm(stacked, [len(one) for one in rows[0]])
         return self._coefficient * total
+
+    def memory(self) -> dict[str, list[str]]:
+        """What was found out in steps that are done, which a resumed run must know: weights that count, by task."""
+        return {task: sorted(names) for task, names in self._reached.items()}
+
+    def remember(self, memory: Mapping[str, Sequence[str]]) -> None:
+        """Restore `memory`."""
+        self._reached = {task: frozenset(names) for task, names in memory.items()}
 
     def _alike(self) -> Iterator[tuple[list[str], list[str]]]:
         """Weights by name, with the tasks, two or more, that they count for."""

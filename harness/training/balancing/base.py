@@ -99,7 +99,7 @@ class Balancer(nn.Module):
 
         Args:
             jacobian: float [T, N], a row per task.
-            tasks: The T tasks of this step, in alphabetical order.
+            tasks: The T tasks of this step that share anything, in alphabetical order.
 
         Returns:
             float [N], and each task's weight in it, where the method has weights.

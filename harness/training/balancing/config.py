@@ -121,7 +121,7 @@ class AlignedMtlConfig(Section):
     """The gradients are made orthogonal and equally long.
 
     Attributes:
-        scale_mode: How long: as the smallest, the median or the mean singular value.
+        scale_mode: How long: as the smallest or the median singular value, or the root of their mean square.
     """
 
     name: Literal["aligned_mtl"]

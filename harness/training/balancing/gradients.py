@@ -31,6 +31,11 @@ class Jacobian:
     blocks: list[tuple[tuple[int, ...], int, int]]
     own: list[tuple[nn.Parameter, int, Tensor]]
 
+    @property
+    def sharing(self) -> list[int]:
+        """The tasks, by their rows, that reach any of `shared`."""
+        return sorted({row for members, _, _ in self.blocks for row in members})
+
     def cosines(self) -> dict[str, float]:
         """Cosine of the gradients of every two tasks over the parameters that both reach, by ``<a>|<b>``."""
         count = len(self.tasks)

@@ -25,10 +25,10 @@ class ImpartialLosses(Balancer):
 
     def __init__(self, config: Section, setting: Setting) -> None:
         super().__init__(config, setting)
-        self._rows = {task: row for row, task in enumerate(self.tasks)}
-        self.log_scale = nn.Parameter(torch.zeros(len(self._rows)))
+        # One of each task's own: of a task without a loss in a step the optimizer moves nothing, its momentum included.
+        self.log_scale = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in self.tasks})
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Weighted sum of scalar losses; tasks without a loss in this step have no part in it."""
-        s = self.log_scale[[self._rows[task] for task in losses]]
+        s = torch.stack([self.log_scale[task] for task in losses])
         return (torch.exp(s) * torch.stack(list(losses.values())) - s).sum()

@@ -186,8 +186,8 @@ class GradDrop(JacobianBalancer):
 class AlignedMtl(JacobianBalancer):
     """Aligned-MTL: the mean of the gradients after they were made orthogonal and equally long.
 
-    All singular values of the matrix of gradients become its smallest one. Source: Senushkin et al. 2023
-    (arXiv:2305.19000), algorithm 1.
+    All singular values of the matrix of gradients become its smallest one, its median one, or the root of their mean
+    square. Source: Senushkin et al. 2023 (arXiv:2305.19000), algorithm 1.
     """
 
     def build(self, config: Section) -> Any:

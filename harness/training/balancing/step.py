@@ -142,7 +142,10 @@ class Step:
             jacobian.install(row @ jacobian.rows, row.tolist(), scale)
         else:
             if jacobian.rows.numel() and bool(torch.isfinite(jacobian.rows.sum())):
-                vector, weights = self._balancer.aggregate(jacobian.rows, tasks)
+                # A task that shares nothing has no say: its row of zeros would be the shortest gradient of all.
+                places = jacobian.sharing
+                rows = jacobian.rows if len(places) == len(tasks) else jacobian.rows[places]
+                vector, weights = self._balancer.aggregate(rows, [tasks[place] for place in places])
             else:  # handed on as it is: whoever looks at gradients says so, or leaves out the step
                 vector, weights = jacobian.rows.sum(0), {}
             jacobian.install(vector, [1.0] * len(tasks), scale)
