@@ -10,9 +10,10 @@ from harness.training.costs import macs_per_image
 
 
 def step_macs(submission: Submission) -> int:
-    """Multiply-adds of the forward passes of one step with all tasks: Σ batch size · MACs of an image (and a question).
+    """Multiply-adds of the forward passes of one step with all tasks: Σ batch size · MACs of an image.
 
-    Adversarial tokens take every step twice. Passes over other images than the labelled ones are left out.
+    In VQA that is an image with as many questions as training asks of the first one. Adversarial tokens take every step
+    twice. Passes over other images than the labelled ones are left out.
 
     Args:
         submission: Whose data is there.
@@ -25,6 +26,7 @@ def step_macs(submission: Submission) -> int:
         network = build_network(submission, splits)
     passes = 2 if submission.training.placeholders.adversarial is not None else 1
     return passes * sum(
-        task.batch_size * macs_per_image(network, task.dataset, task_data(submission, 0, splits, task.dataset, False))
+        task.batch_size
+        * macs_per_image(network, task.dataset, task_data(submission, 0, splits, task.dataset, False), task.questions)
         for task in submission.tasks
     )

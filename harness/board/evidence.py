@@ -26,7 +26,7 @@ from harness.evaluation.permutation import permutation_p_value
 from harness.evaluation.resampling import PairedDifference, entry_interval, images_needed, paired_difference
 
 CACHE = Path(".cache") / "resampling.json"
-VERSION = 5  # raised when the same statistics could give another outcome
+VERSION = 6  # raised when the same statistics could give another outcome
 LEVEL = 0.95
 READ_BYTES = 1 << 20  # of a statistics file at a time
 IN_MEMORY = 1 << 28  # bytes of statistics that are kept unpacked

@@ -12,8 +12,8 @@ from harness.data.loading import TaskData
 from harness.models.network import MultiTaskNetwork
 
 
-def macs_per_image(network: MultiTaskNetwork, name: str, data: TaskData) -> int:
-    """Multiply-accumulates of one task's prediction for one image (VQA: and one question).
+def macs_per_image(network: MultiTaskNetwork, name: str, data: TaskData, questions: int = 1) -> int:
+    """Multiply-accumulates of one task's prediction for one image (VQA: and some of its questions).
 
     Counted by torch's FlopCounterMode over matrix products, convolutions and attention of a real forward pass, two
     floating-point operations to one multiply-accumulate. Element-wise work is not counted, as is customary.
@@ -22,17 +22,18 @@ def macs_per_image(network: MultiTaskNetwork, name: str, data: TaskData) -> int:
         network: In any mode, on any device; left as it was.
         name: The task's dataset name.
         data: The split to take the image from.
+        questions: VQA: how many at most.
     """
     batch = data.batch([(-1, 0)])
     if isinstance(batch, VqaBatch):
-        one = slice(0, 1)
+        asked = slice(0, questions)
         batch = replace(
             batch,
-            question_ids=batch.question_ids[one],
-            image_index=batch.image_index[one],
-            words=batch.words[one],
-            targets=batch.targets[one],
-            texts=batch.texts[one],
+            question_ids=batch.question_ids[asked],
+            image_index=batch.image_index[asked],
+            words=batch.words[asked],
+            targets=batch.targets[asked],
+            texts=batch.texts[asked],
         )
     training = network.training
     device = next(network.parameters()).device

@@ -146,6 +146,16 @@ def test_where_images_add_nothing_the_p_value_of_several_seeds_is_that_of_a_pair
     assert found.p_value == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-9)
 
 
+def test_where_images_add_nothing_the_interval_of_several_seeds_is_that_of_a_paired_t_test() -> None:
+    a, b = np.array([0.62, 0.58, 0.60]), np.array([0.55, 0.57, 0.56])
+    exact = stats.ttest_rel(a, b).confidence_interval(0.95)
+    for seed in range(5):
+        found = compare_draws([a, b], [np.repeat(side[:, None], 1000, axis=1) for side in (a, b)], seed, images=100)
+        assert (found.interval.low, found.interval.high) == pytest.approx(
+            (exact.low, exact.high), abs=0.0015
+        )  # of 0.15
+
+
 def test_the_p_value_of_several_seeds_is_the_share_beyond_zero_of_images_and_seeds_together() -> None:
     generator = np.random.default_rng(5)
     a, b = np.array([0.62, 0.58, 0.60]), np.array([0.55, 0.57, 0.56])

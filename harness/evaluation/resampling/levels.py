@@ -99,8 +99,16 @@ def seed_error(groups: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
 
 
 def seed_noise(spread: float, freedom: float, draws: int, seed: int) -> NDArray[np.float64]:
-    """Draws of the seeds' level around 0, float64 [D]: Student's t of so many degrees of freedom, times the spread."""
+    """Draws of the seeds' level around 0, float64 [D]: Student's t of so many degrees of freedom, times the spread.
+
+    They are the distribution's own quantiles in random order, one from each of D equal parts. Independent draws of so
+    wide a distribution would make all intervals too long, or all too short: with three seeds, 1,000 of them put the
+    ends of 95% a sixth off.
+    """
     if not spread > 0:
         return np.zeros(draws)
+    from scipy.special import stdtrit  # a tenth of a second that boards of single seeds need not wait
+
     generator = np.random.default_rng([seed, 1])  # a stream of its own: the images' draws stay the same
-    return spread * generator.standard_t(freedom, draws)
+    quantiles: NDArray[np.float64] = stdtrit(freedom, (generator.permutation(draws) + 0.5) / draws)
+    return spread * quantiles
