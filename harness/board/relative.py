@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from harness.board.entries import Column, Entry
 from harness.board.evidence import LEVEL, Evidence
 from harness.board.records import Record
+from harness.evaluation.resampling import seed_noise
 
 Side = Mapping[str, list[Record]]  # for each card the records (seeds) that are compared on it
 
@@ -136,7 +137,7 @@ def _resampled(evidence: Evidence, ours: Side, base: Side) -> DeltaM:
         raise _Undefined
     error, freedom = _seed_error([np.sum(parts, axis=0) / len(ours) for parts in spread.values()])
     if error > 0:
-        changes = changes + error * np.random.default_rng([evidence.seed, 2]).standard_t(freedom, len(changes))
+        changes = changes + seed_noise(error, freedom, len(changes), evidence.seed)
     low, high = np.quantile(changes, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     value = delta_m({str(n): a for n, (a, _) in enumerate(plain)}, {str(n): b for n, (_, b) in enumerate(plain)})
     return DeltaM(value=value, low=100 * float(low), high=100 * float(high), tasks=list(ours))

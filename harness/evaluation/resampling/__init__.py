@@ -18,7 +18,7 @@ from harness.evaluation.resampling.differences import (
     paired_difference,
 )
 from harness.evaluation.resampling.intervals import LEVEL, Interval, entry_interval, single_interval
-from harness.evaluation.resampling.levels import require_breakdown, require_comparable
+from harness.evaluation.resampling.levels import require_breakdown, require_comparable, seed_noise
 from harness.evaluation.resampling.p_values import holm
 
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "paired_sums",
     "require_breakdown",
     "require_comparable",
+    "seed_noise",
     "single_interval",
 ]
