@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from harness.atomic import json_bytes, sweep, write_bytes
@@ -21,8 +22,10 @@ from harness.board.tables import board_document, markdown
 from harness.board.vendoring import FILES, VENDOR
 from harness.errors import HarnessError
 from harness.evaluation.metric import Result
+from harness.evaluation.resampling.intervals import quantiles
 
 TOLERANCE = 1e-9  # sums of float64 differ by less between machines; a changed number differs by more
+DRAWS_TOLERANCE = 1e-8  # draws are stored with nine decimals
 
 # A board's folder named by mistake (the root of a project, say) must not cost anybody a README.
 GENERATED_MARKS = {"README.md": b"Generated from `records/`", "index.html": b"<title>Placeholder Harness leaderboard"}
@@ -158,15 +161,34 @@ def wrong_numbers(task: TaskResult, result: Result) -> list[str]:
                 problems.append(f"{field}: {key!r} is in the {'statistics' if key in given else 'record'} only")
             elif not _equal(said[key], given[key]):
                 problems.append(f"{field}.{key}: is {said[key]}, the statistics give {given[key]}")
+    return problems + _wrong_ends(task)
+
+
+def _wrong_ends(task: TaskResult) -> list[str]:
+    """What a task's result says of corrupted and training images that the draws stored with it do not give."""
+    given: dict[str, float | None] = {}
+    for field, drawn in (("robustness", task.robustness), ("train_gap", task.train_gap)):
+        if drawn is not None and drawn.draws:
+            draws = np.array([math.nan if value is None else value for value in drawn.draws])
+            given[f"{field}.low"], given[f"{field}.high"] = quantiles(draws)
+    if task.robustness is not None:
+        drop = task.robustness.drop
+        given["robustness.relative"] = drop / task.value if drop is not None and task.value else None
+    problems = []
+    for name, value in given.items():
+        field, _, key = name.partition(".")
+        said = getattr(getattr(task, field), key)
+        if not _equal(said, value, DRAWS_TOLERANCE):
+            problems.append(f"{name}: is {said}, the numbers stored with it give {value}")
     return problems
 
 
-def _equal(said: float | None, given: float | None) -> bool:
+def _equal(said: float | None, given: float | None, tolerance: float = TOLERANCE) -> bool:
     """Whether two numbers agree; undefined is None in a document and NaN in arithmetic."""
     undefined = [value is None or not math.isfinite(value) for value in (said, given)]
     if any(undefined) or said is None or given is None:
         return all(undefined)
-    return math.isclose(said, given, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return math.isclose(said, given, rel_tol=tolerance, abs_tol=tolerance)
 
 
 def _parsed(raw: bytes) -> Any:
