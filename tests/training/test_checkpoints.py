@@ -208,5 +208,5 @@ def test_a_finished_run_whose_files_are_damaged_says_so(tmp_path: Path, damage: 
         (tmp_path / (runs.WEIGHTS if damage == "weights" else runs.TRAINED)).write_text("half")
     engine = SimpleNamespace(from_main=lambda ask: ask(), device="cpu", main=True)
     arguments: dict[str, Any] = dict.fromkeys(inspect.signature(runs._train).parameters)
-    with pytest.raises(HarnessError, match="cannot be read .*--fresh"):
+    with pytest.raises(HarnessError, match=r"cannot be read .*--fresh"):
         runs._train(**arguments | {"network": network, "engine": engine, "folder": tmp_path})
