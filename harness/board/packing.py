@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import os
 import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
@@ -55,7 +54,7 @@ def predictions_hash(path: Path) -> str:
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for file in files:
             if path.is_dir():
-                digest.update(os.fsencode(file.relative_to(path).as_posix()) + b"\0")
+                digest.update(file.relative_to(path).as_posix().encode("utf-8", "surrogateescape") + b"\0")
             digest.update(hashlib.sha256(file.read_bytes()).digest() if path.is_dir() else file.read_bytes())
     except OSError as error:
         raise HarnessError(f"{path}: cannot be read ({error.strerror})") from None
