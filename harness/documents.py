@@ -27,7 +27,27 @@ class Section(BaseModel):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also refuses duplicate keys instead of keeping the last one."""
+    """PyYAML's safe loader, which also refuses tags, and duplicate keys instead of keeping the last one."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        if not isinstance(event, yaml.AliasEvent) and event.tag is not None:
+            raise yaml.composer.ComposerError(None, None, "tags (!) are not accepted; leave it out", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep=deep)
+        except (ValueError, OverflowError):  # YAML takes it for a number or a date: 2001-99-99, 0x_
+            shown = node.value if len(node.value) <= 60 else f"{node.value[:60]}..."
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{shown} is no number or date that can be read; put text in quotes", node.start_mark
+            ) from None
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise yaml.constructor.ConstructorError(
+                None, None, "a whole number beyond 64 bits is not accepted", node.start_mark
+            )
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -71,8 +91,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
         The mapping at the top of the file.
 
     Raises:
-        HarnessError: The file is missing, too large, not UTF-8, not valid YAML, has a tag, a duplicate key or
-            aliases that expand without bound, or its top is not a mapping.
+        HarnessError: The file is missing, too large, not UTF-8, not valid YAML, has a tag, a duplicate key, a
+            number or date that there is not, or aliases that expand without bound, or its top is not a mapping.
     """
     try:
         raw = path.read_bytes()
@@ -80,6 +100,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
         raise HarnessError(f"{path}: no such file") from None
     except OSError as error:
         raise HarnessError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError:  # a name with a null byte or half a character
+        raise HarnessError(f"{str(path)!r}: is no name that a file can have") from None
     return parse_yaml(raw, str(path))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 
@@ -25,6 +26,7 @@ from harness.atomic import locked, write_bytes, write_json, write_text
 from harness.board.records import Cost, Provenance, Record, read_record, write_record
 from harness.data.loading import TaskData
 from harness.data.transforms import derive_seed
+from harness.errors import HarnessError
 from harness.gallery import Scored, make_gallery
 from harness.models.network import FOR_TRAINING, MultiTaskNetwork
 from harness.progress import Reporter
@@ -211,8 +213,15 @@ def _train(
         network.to(engine.device)
         if not engine.main:
             return {}
-        network.load_state_dict(load_file(folder / WEIGHTS))
-        return orjson.loads(done.read_bytes())
+        try:
+            network.load_state_dict(load_file(folder / WEIGHTS))
+            summary: dict[str, Any] = orjson.loads(done.read_bytes())
+        except (SafetensorError, RuntimeError, OSError, ValueError) as error:
+            raise HarnessError(
+                f"{folder}: the finished run's {WEIGHTS} or {TRAINED} cannot be read "
+                f"({str(error).partition(chr(10))[0]}); restore it, or train again with harness submit --fresh"
+            ) from None
+        return summary
     started = folder / "started"
     if engine.main and not started.exists():
         write_text(started, datetime.now(UTC).isoformat(timespec="seconds"))

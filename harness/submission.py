@@ -322,7 +322,7 @@ def _apply(data: dict[str, Any], key: str, value: Any, source: str) -> None:
     for position, part in enumerate(parts):
         last = position == len(parts) - 1
         if isinstance(target, list):
-            if not part.isdigit() or int(part) >= len(target):
+            if not part.isdecimal() or int(part) >= len(target):
                 raise HarnessError(
                     f"{source}: {part!r} is not an index into the {len(target)} items of {'.'.join(parts[:position])}"
                 )

@@ -308,6 +308,12 @@ def with_manifest(**changes: Any) -> Callable[[Path, Members], None]:
     return write
 
 
+def with_both(path: Path, content: Members) -> None:
+    """Predictions of which one file lies in another."""
+    (folder,) = {name.rpartition("/")[0] for name in content if name.endswith("record.json")}
+    repacked(path, content | {f"{folder}/predictions/{CARD}/{name}": b"x" for name in ("a", "a/b.png")})
+
+
 ZIPS: list[tuple[str, Callable[[Path, Members], Any]]] = [
     ("is no bundle that can be read", lambda path, _: path.write_bytes(b"not a zip")),
     ("leads out of the bundle", special("records/../../../evil")),
@@ -325,6 +331,7 @@ ZIPS: list[tuple[str, Callable[[Path, Members], Any]]] = [
     ("statistics.npz is missing", without("statistics.npz")),
     ("bundle_version: 2 is newer", with_manifest(bundle_version=2)),
     ("bundle_version: must be a whole number", with_manifest(bundle_version=True)),
+    ("is a file and a folder", with_both),
     ("records, a list of ids", with_manifest(records=[])),
     ("each once", with_manifest(records=["a/b", "a/b"])),
     ("does not belong into a bundle", with_manifest(records=["a/0123456789ab-seed0"])),

@@ -34,8 +34,16 @@ def test_learning_rates_without_a_dot_are_numbers(text: str, value: object) -> N
     [
         ("a: 1\nb: 2\na: 3", r"line 3, column 1: key 'a' appears twice"),
         ("x:\n  a: 1\n  a: 1", r"line 3, column 3: key 'a' appears twice"),
-        ("a: !!python/object/apply:os.system ['true']", r"line 1, column 4: could not determine a constructor"),
-        ("a: !mine 3", r"could not determine a constructor for the tag '!mine'"),
+        ("a: !!python/object/apply:os.system ['true']", r"line 1, column 4: tags \(!\) are not accepted"),
+        ("a: !mine 3", r"line 1, column 4: tags \(!\) are not accepted"),
+        ("a: !!int x", r"line 1, column 4: tags \(!\) are not accepted"),
+        ("a: !!set {b, c}", r"line 1, column 4: tags \(!\) are not accepted"),
+        ("a: 2001-99-99", r"line 1, column 4: 2001-99-99 is no number or date that can be read"),
+        ("? 2001-01-01 25:00:00\n: 2", r"line 1, column 3: 2001-01-01 25:00:00 is no number or date"),
+        ("a: 0x_", r"line 1, column 4: 0x_ is no number or date"),
+        ("a: " + "9" * 5000, r"line 1, column 4: 9{60}\.\.\. is no number or date"),
+        ("a: 100000000000000000000", r"line 1, column 4: a whole number beyond 64 bits is not accepted"),
+        ("a: 0x" + "f" * 5000, r"line 1, column 4: a whole number beyond 64 bits is not accepted"),
         ("? [1, 2]\n: 3", r"key \[1, 2\] is not a word or a whole number"),
         ("{1: 2, true: 3}", r"key True is not a word or a whole number"),
         ("- a\n- b", r"expected a mapping \(key: value lines\), found a list"),
@@ -138,3 +146,9 @@ def test_a_suggestion_is_the_nearest_name_or_the_whole_short_list() -> None:
     assert suggestion("zzz", ["b", "a"]) == "; valid are a, b"
     assert suggestion("zzz", []) == ""
     assert suggestion("zzz", [f"name{n}" for n in range(30)], "harness ls x") == " (harness ls x)"
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_name_that_no_file_can_have_is_refused_in_one_sentence(name: str) -> None:
+    with pytest.raises(HarnessError, match="is no name that a file can have"):
+        load_yaml(Path(name))

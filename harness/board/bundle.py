@@ -113,6 +113,10 @@ class Bundle:
                 known[below] = name
                 if "" in known and len(known) > 1:
                     raise HarnessError(f"{self.path}: {name!r}: {card} has predictions twice; make the bundle again")
+        for known in (known for record in records.values() for known in record.predictions.values()):
+            for name in sorted({below[:n] for below in known for n, letter in enumerate(below) if letter == "/"}):
+                if name in known:
+                    raise HarnessError(f"{self.path}: {known[name]!r}: is a file and a folder; make the bundle again")
         for identity in ids:
             for name in (RECORD, STATISTICS):
                 if f"records/{identity}/{name}" not in self._names:
@@ -278,11 +282,14 @@ def _predictions(record: Record, places: Sequence[Path]) -> dict[str, bytes]:
 
 def _candidates(place: Path, record: Record) -> list[Path]:
     run = place / f"{record.fingerprint}-seed{record.seed}" / PREDICTIONS
-    if run.is_dir():
-        return sorted(run.iterdir())
-    if not place.exists():
-        raise HarnessError(f"--predictions {place}: no such file or folder")
-    return [place, *sorted(place.iterdir())] if place.is_dir() else [place]
+    try:
+        if run.is_dir():
+            return sorted(run.iterdir())
+        if not place.exists():
+            raise HarnessError(f"--predictions {place}: no such file or folder")
+        return [place, *sorted(place.iterdir())] if place.is_dir() else [place]
+    except OSError as error:
+        raise HarnessError(f"--predictions {place}: cannot be read ({error.strerror})") from None
 
 
 def _without_suffix(name: str) -> str:

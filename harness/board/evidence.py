@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.atomic import write_bytes, write_text
-from harness.board.records import STATISTICS, Record, read_statistics
+from harness.board.records import STATISTICS, Record, hash_arrays, read_statistics
 from harness.errors import HarnessError
 from harness.evaluation.metric import Result
 from harness.evaluation.permutation import permutation_p_value
@@ -42,6 +42,7 @@ class Estimate(BaseModel):
         method: How the interval was made.
         images: How many images the statistics hold.
         image_lists: SHA-256 of their ids one per line, sorted as text and sorted as numbers.
+        classes: SHA-256 of what else all entries under one protocol share, such as the names of the classes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -52,11 +53,12 @@ class Estimate(BaseModel):
     method: str
     images: int
     image_lists: tuple[str, str]
+    classes: str
 
     @property
-    def ids(self) -> str:
-        """The same for the same images."""
-        return self.image_lists[0]
+    def ids(self) -> tuple[str, str]:
+        """The same for the same images and classes."""
+        return self.image_lists[0], self.classes
 
 
 class Paired(BaseModel):
@@ -70,7 +72,7 @@ class Paired(BaseModel):
         p_method: How it was made: by random swaps of images between the sides, unless their numbers of seeds differ.
         images: Images in common.
         images_needed: About how many would tell the two apart; None if they are told apart or no number would do.
-        paired_seeds: Whether both sides have the same seeds.
+        paired_seeds: Whether both sides have equally many seeds, more than one, compared position by position.
         image_spread: Standard deviation of the difference over draws of images alone.
     """
 
@@ -142,6 +144,7 @@ class Evidence:
                 method=interval.method,
                 images=len(ids),
                 image_lists=(lists[0], lists[1]),
+                classes=hash_arrays(results[0].shared()),
             )
 
         return self.outcome(Estimate, compute, "estimate", (card, records))

@@ -6,7 +6,6 @@ import hashlib
 import io
 import math
 import zipfile
-import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError
+from harness.evaluation.array_files import DAMAGED
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -44,13 +44,20 @@ def hash_arrays(arrays: Arrays) -> str:
 
 
 def predictions_hash(path: Path) -> str:
-    """SHA-256 of a file of predictions, or of a folder's file names and contents in order."""
+    """SHA-256 of a file of predictions, or of a folder's file names and contents in order.
+
+    Raises:
+        HarnessError: They cannot be read.
+    """
     digest = hashlib.sha256()
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    for file in files:
-        if path.is_dir():
-            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
-        digest.update(hashlib.sha256(file.read_bytes()).digest() if path.is_dir() else file.read_bytes())
+    try:
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for file in files:
+            if path.is_dir():
+                digest.update(file.relative_to(path).as_posix().encode("utf-8", "surrogateescape") + b"\0")
+            digest.update(hashlib.sha256(file.read_bytes()).digest() if path.is_dir() else file.read_bytes())
+    except OSError as error:
+        raise HarnessError(f"{path}: cannot be read ({error.strerror})") from None
     return digest.hexdigest()
 
 
@@ -92,7 +99,7 @@ def unpack(raw: bytes, source: str, limit: int) -> dict[str, NDArray[Any]]:
                     f"(at most {MAX_ARRAYS:,} of {limit:,})"
                 )
             return {member.filename.removesuffix(".npy"): _array(archive.read(member)) for member in members}
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except (*DAMAGED, OSError) as error:
         raise HarnessError(f"{source}: damaged ({error}); restore the file, or submit the entry again") from None
 
 

@@ -13,7 +13,7 @@ import orjson
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from harness.atomic import directory, json_bytes, locked
+from harness.atomic import directory, json_bytes, locked, make_folder
 from harness.board.packing import MAX_STATISTICS_BYTES, Arrays, hash_arrays, pack, unpack
 from harness.board.schema import (
     SCHEMA_VERSION,
@@ -109,7 +109,7 @@ def write_records(
             `replace` is false, or the disk is full.
     """
     packed = [_packed(board, record, statistics) for record, statistics in items]
-    (board / "records").mkdir(parents=True, exist_ok=True)
+    make_folder(board / "records")
     with locked(board / "records"):  # so that nobody stores other numbers between the look and the step
         documents = [_document(board, record, replace) for record, _ in items]
         folders = [board / "records" / record.id for record, _ in items]
@@ -219,6 +219,8 @@ def parse_record(raw: bytes, source: str) -> Record:
     try:
         migrated = migrate(document, source)
         return Record.model_validate_json(orjson.dumps(migrated), strict=True)
+    except orjson.JSONEncodeError:  # what is read may be nested deeper than what can be written
+        raise HarnessError(f"{source}: is nested too deeply; restore the file, or submit the entry again") from None
     except ValidationError as error:
         raise HarnessError(describe(error, Record, source)) from None
 
@@ -260,7 +262,10 @@ def parse_statistics(raw: bytes, record: Record, source: str, limit: int = MAX_S
     for card, task in record.tasks.items():
         if hash_arrays(arrays[card]) != task.statistics:
             raise HarnessError(f"{source}: the arrays of {card} are not those that the record names; submit it again")
-        kind = result_class(task.protocol.metric)
+        try:
+            kind = result_class(task.protocol.metric)
+        except HarnessError as error:
+            raise HarnessError(f"{source}: {card}: {error}") from None
         if kind.version != task.protocol.metric_version:
             raise HarnessError(
                 f"{source}: {card} was scored with {kind.metric} version {task.protocol.metric_version}, this harness "
@@ -317,8 +322,10 @@ def _folders(parent: Path) -> list[Path]:
     try:
         with os.scandir(parent) as listing:
             found = sorted((item for item in listing if not item.name.startswith(".")), key=lambda item: item.name)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise HarnessError(f"{parent}: cannot be read ({error.strerror}); a folder of records belongs here") from None
     for item in found:
         if not item.is_dir(follow_symlinks=False):
             raise HarnessError(f"{item.path}: only folders belong here; move this file elsewhere")

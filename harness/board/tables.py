@@ -150,25 +150,29 @@ def _estimates(entry: Entry, evidence: Evidence) -> tuple[dict[str, Estimate], l
 
 
 def _strange_images(entries: Sequence[Entry], estimates: Mapping[str, Mapping[str, Estimate]]) -> list[tuple[str, str]]:
-    """Entries whose statistics are of other images than those of the entries that name the same protocol.
+    """Entries whose statistics are of other images, or classes, than those of the entries that name the same protocol.
 
     A protocol names its images by a hash over ids in the data set's own order, which the statistics do not keep. Ids in
     one of the two usual orders prove themselves; where none does, the images that most entries have stand.
     """
-    groups: dict[Column, dict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[Column, dict[tuple[str, str], list[Entry]]] = defaultdict(lambda: defaultdict(list))
     for entry in entries:
         for card, column in entry.columns.items():
             groups[column][estimates[entry.key][card].ids].append(entry)
     found = []
     for (card, _), images in groups.items():
 
-        def credit(ids: str, images: Mapping[str, list[Entry]] = images, card: str = card) -> tuple[bool, int, str]:
+        def credit(
+            ids: tuple[str, str], images: Mapping[tuple[str, str], list[Entry]] = images, card: str = card
+        ) -> tuple[bool, int, tuple[str, str]]:
             first = images[ids][0]
             proven = first.records[0].tasks[card].protocol.images in estimates[first.key][card].image_lists
             return proven, len(images[ids]), ids
 
-        for ids in sorted(images, key=credit)[:-1]:
-            text = f"{card}: not verifiable: its statistics are not of the images that its protocol names"
+        *others, best = sorted(images, key=credit)
+        for ids in others:
+            what = "images" if ids[0] != best[0] else "classes"
+            text = f"{card}: not verifiable: its statistics are not of the {what} that its protocol names"
             found += [(entry.key, text) for entry in images[ids]]
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 import zipfile
 import zlib
@@ -15,6 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError
+
+# What zipfile and numpy raise over damaged or hostile files, besides HarnessError: a header is a Python literal.
+DAMAGED = (
+    ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    SyntaxError,
+    TokenError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+)
 
 
 def read_npz(path: Path, names: Sequence[str], limit: int) -> list[NDArray[Any]]:
@@ -30,28 +47,17 @@ def read_npz(path: Path, names: Sequence[str], limit: int) -> list[NDArray[Any]]
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return [_member(archive, name, limit) for name in names]
-    except KeyError as error:
-        raise HarnessError(f"{path}: {error.args[0]}: this array is required and missing") from None
+            return [_member(path, archive, name, limit) for name in names]
     except OSError as error:
         raise HarnessError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (
-        ValueError,
-        TypeError,
-        SyntaxError,
-        TokenError,
-        EOFError,
-        zlib.error,
-        zipfile.BadZipFile,
-        RuntimeError,
-    ) as error:
+    except DAMAGED as error:
         raise HarnessError(f"{path}: not a valid NPZ file of plain arrays ({error}); write it again") from None
 
 
-def _member(archive: zipfile.ZipFile, name: str, limit: int) -> NDArray[Any]:
+def _member(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> NDArray[Any]:
     """One array of an NPZ, whose header is checked before anything of its size is allocated; never unpickled."""
     if f"{name}.npy" not in archive.namelist():
-        raise KeyError(name)
+        raise HarnessError(f"{path}: {name}: this array is required and missing")
     size = archive.getinfo(f"{name}.npy").file_size
     with archive.open(f"{name}.npy") as file:
         version = np.lib.format.read_magic(file)

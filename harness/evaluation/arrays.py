@@ -26,6 +26,10 @@ def stored(arrays: Mapping[str, NDArray[Any]], name: str, dtype: type[np.generic
     if name not in arrays:
         raise HarnessError(f"statistics: {name}: this array is required and missing; score the predictions again")
     array = np.asarray(arrays[name])
+    if array.dtype.kind == "U" and array.size:
+        letters = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)).view(np.uint32)
+        if letters.max() >= 0xD800 and (((letters >> 11) == 0x1B) | (letters > 0x10FFFF)).any():
+            raise HarnessError(f"statistics: {name}: holds characters that there are not; score the predictions again")
     right = array.dtype.kind == "U" if dtype is np.str_ else array.dtype == dtype
     if not right:
         raise HarnessError(

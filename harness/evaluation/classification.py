@@ -262,6 +262,10 @@ class ClassificationResult(SummedResult):
         names = ("ids", "classes", "label", "predicted", "rank", *(() if self.real is None else ("real",)))
         return {name: getattr(self, name) for name in names}
 
+    def shared(self) -> dict[str, NDArray[Any]]:
+        """The classes."""
+        return {"classes": self.classes}
+
     @classmethod
     def from_statistics(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """The inverse of `statistics`. Raises HarnessError if an array is missing or not valid."""

@@ -85,7 +85,10 @@ def _read(source: Path | str | Sequence[Mapping[str, Any]], images: int) -> tupl
     if path is not None and path.is_file() and path.stat().st_size >= _FAST:
         from harness.evaluation.json_kernels import parse  # here: loading numba would slow the scoring of small files
 
-        columns = parse(path.read_bytes())
+        try:
+            columns = parse(path.read_bytes())
+        except OSError:
+            columns = None  # the careful reader says why
         if columns is not None and np.abs(columns[2]).max(initial=0) <= LARGEST:
             return Detections(*columns), f"{source}: "
     entries, where = entries_of(source)

@@ -305,6 +305,10 @@ class DetectionResult(Result):
         """The arrays named under Attributes."""
         return {name: getattr(self, name) for name in self._ARRAYS}
 
+    def shared(self) -> dict[str, NDArray[Any]]:
+        """The categories."""
+        return {"category_ids": self.category_ids, "category_names": self.category_names}
+
     @classmethod
     def from_statistics(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """The inverse of `statistics`. Raises HarnessError if an array is missing or not valid."""

@@ -7,7 +7,9 @@ subfolder (cityscapesScripts, evalPixelLevelSemanticLabeling.py, getPrediction).
 from __future__ import annotations
 
 import io
+import lzma
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Sequence
@@ -96,7 +98,7 @@ class LabelMaps:
         try:
             with self._archive.open(name) as member:
                 data = member.read(_MAX_FILE_BYTES + 1)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError) as error:
             raise HarnessError(f"{self.path(frame)}: cannot be unpacked ({error}); make the ZIP again") from None
         if len(data) > _MAX_FILE_BYTES:
             raise HarnessError(f"{self.path(frame)}: unpacks to more than {_MAX_FILE_BYTES >> 20} MiB; refused")
@@ -186,9 +188,9 @@ def _members(path: Path, archive: zipfile.ZipFile, ending: str) -> list[str]:
     for info in infos:
         name = info.filename
         parts = PurePosixPath(name).parts
-        if name.startswith(("/", "\\")) or ".." in parts or "\\" in name or ":" in parts[0]:
+        if name.startswith(("/", "\\")) or ".." in parts or "\\" in name or ":" in name.partition("/")[0]:
             raise HarnessError(f"{path}: {name!r}: a path that leaves the ZIP; make it again from inside the folder")
-        if info.is_dir() or not name.endswith(ending) or parts[-1].startswith(".") or "__MACOSX" in parts:
+        if not parts or info.is_dir() or not name.endswith(ending) or parts[-1].startswith(".") or "__MACOSX" in parts:
             continue
         if info.flag_bits & 1:
             raise HarnessError(f"{path}: {name!r}: is encrypted; make the ZIP without a password")
@@ -216,7 +218,7 @@ def _decode(
             if image.width * image.height > _MAX_PIXELS:
                 raise HarnessError(f"{name}: {image.width} x {image.height} pixels; refused")
             return np.asarray(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, LookupError, EOFError, struct.error) as error:
         text = "is not a PNG" if isinstance(error, UnidentifiedImageError) else f"cannot be decoded ({error})"
         raise HarnessError(f"{name}: {text}; write it again") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -87,6 +87,10 @@ class Result(ABC):
     def statistics(self) -> dict[str, NDArray[Any]]:
         """Everything that `reduce` depends on, as plain arrays (no objects), `ids` included."""
 
+    def shared(self) -> dict[str, NDArray[Any]]:
+        """What all results under one protocol have in common besides images, e.g. the classes."""
+        return {}
+
     @classmethod
     @abstractmethod
     def from_statistics(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:

@@ -237,6 +237,7 @@ class _Counter:
         return SegmentationResult(arrays)
 
 
+_LABEL_MAP = ("classes", "categories", "instance_class", "instance_category", "average_size")
 _PER_INSTANCE_CLASS = ("instance_count", "instance_pixels", "instance_hit", "instance_category_hit")
 
 
@@ -357,6 +358,10 @@ class SegmentationResult(SummedResult):
         """The arrays named under Attributes."""
         return dict(self.arrays)
 
+    def shared(self) -> dict[str, NDArray[Any]]:
+        """The label map."""
+        return {name: self.arrays[name] for name in _LABEL_MAP}
+
     @classmethod
     def from_statistics(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """The inverse of `statistics`. Raises HarnessError if an array is missing or not valid."""
@@ -377,8 +382,11 @@ class SegmentationResult(SummedResult):
         for name in _Row._fields:
             dtype = np.float64 if name.endswith("_hit") else np.int64
             array = stored(arrays, name, dtype, n, widths.get(name, g))
-            if not (array >= 0).all():
-                raise HarnessError(f"statistics: {name}: a count is negative or NaN; score the predictions again")
+            # No image has more pixels; sums over images then stay exact, in int64 and in float64.
+            if not (array >= 0).all() or not (array < (np.inf if dtype is np.float64 else 2**31)).all():
+                raise HarnessError(
+                    f"statistics: {name}: a count is negative, NaN or too large; score the predictions again"
+                )
             found[name] = array
         return cls(found)
 
@@ -387,7 +395,7 @@ class SegmentationResult(SummedResult):
         """Join shards by image id. Raises HarnessError if their label maps differ, or only some have instances."""
         ids, first = union([shard.ids for shard in shards])
         arrays: dict[str, NDArray[Any]] = {"ids": ids}
-        for name in ("classes", "categories", "instance_class", "instance_category", "average_size"):
+        for name in _LABEL_MAP:
             arrays[name] = same([s.arrays[name] for s in shards], name)
         for name in _Row._fields:
             arrays[name] = np.concatenate([s.arrays[name] for s in shards])[first]

@@ -18,6 +18,11 @@ NEWEST = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"  # and checkpoint.previous-2.pt and so on, the higher the older
 DAMAGED = "checkpoint.damaged.pt"
 _NEXT = "checkpoint.next.pt"
+# What torch's reader raises over damaged bytes, which still are instructions to build something.
+_DAMAGE = (
+    *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
+    pickle.UnpicklingError,
+)
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
@@ -58,7 +63,7 @@ def load(folder: Path) -> dict[str, Any] | None:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             continue
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError):
+        except _DAMAGE:
             path.replace(folder / DAMAGED)
             warnings.warn(f"{path}: damaged, now named {DAMAGED}; an older checkpoint is taken, if any", stacklevel=2)
             continue

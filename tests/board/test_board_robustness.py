@@ -65,6 +65,27 @@ def test_a_record_with_drops_and_gaps_is_read_as_it_was_written(builder: Any, ri
     assert len(read.tasks["one"].robustness.draws) == 1000  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("field", ["low", "high", "relative"])
+def test_a_forged_end_of_a_drop_is_told_by_verify(builder: Any, right: Any, field: str) -> None:
+    add(builder, "honest", (CLEAN, FOG, JPEG), right)
+    write_board(builder.board)
+    assert verify(builder.board) == []
+    add(builder, "forged", (CLEAN, FOG, JPEG), right, **{field: 0.123})
+    write_board(builder.board)
+    (problem,) = verify(builder.board)
+    assert f"tasks.one.robustness.{field}: is 0.123, the numbers stored with it give" in problem
+
+
+def test_a_forged_end_of_a_gap_is_told_by_verify(builder: Any, right: Any) -> None:
+    record, statistics = builder.record("forged", {"one": right(9, 10)})
+    gap = TrainGap(images=50, value=0.95, gap=0.95 - 0.9, low=0.04, high=0.06, draws=[0.01 * n for n in range(10)])
+    task = record.tasks["one"].model_copy(update={"train_gap": gap})
+    write_record(builder.board, record.model_copy(update={"tasks": {"one": task}}), statistics)
+    write_board(builder.board)
+    problems = verify(builder.board)
+    assert [p.partition("tasks.one.")[2].partition(":")[0] for p in problems] == ["train_gap.low", "train_gap.high"]
+
+
 def test_a_record_of_before_is_valid_and_the_board_says_nothing_new_of_it(builder: Any, right: Any) -> None:
     builder.add("old", {"one": right(5, 10)})
     (path,) = builder.board.glob("records/*/*/record.json")

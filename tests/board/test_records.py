@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.board.page import write_board
 from harness.board.records import (
     Cost,
     Record,
@@ -132,6 +133,7 @@ DAMAGE = {
     ),
     "but it lies in": lambda path: rewrite(path, lambda d: d.update(seed=5)),
     "seed: input should be less than": lambda path: rewrite(path, lambda d: d.update(seed=2**63)),
+    "is nested too deeply": lambda path: path.write_text('{"schema_version": 1, "x": ' + "[" * 300 + "]" * 300 + "}"),
     "is a link": lambda path: (path.rename(path.parent / "elsewhere.json"), path.symlink_to("/etc/hostname")),
     "a record's folder is called": lambda path: path.parent.rename(path.parent.with_name("wrong")),
     "only folders belong here": lambda path: (path.parent.parent / "stray.txt").write_text("x"),
@@ -178,6 +180,23 @@ def huge_header() -> bytes:
     return buffer.getvalue() + bytes(8)
 
 
+def with_header(text: str) -> bytes:
+    """An .npz of one array whose header says this."""
+    return archive(
+        {"one/ids.npy": b"\x93NUMPY\x01\x00" + (len(text) + 1).to_bytes(2, "little") + text.encode() + b"\n"}
+    )
+
+
+def flipped(method: int) -> bytes:
+    """An .npz packed by another method, with a damaged byte."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as file:
+        file.writestr("one/ids.npy", npy(np.arange(9)))
+    raw = bytearray(buffer.getvalue())
+    raw[60] ^= 0xFF
+    return bytes(raw)
+
+
 STATISTICS = {
     "cannot be read|no such file": None,
     "damaged": b"not a zip file",
@@ -185,6 +204,10 @@ STATISTICS = {
     "cannot have 8 bytes": archive({"one/ids.npy": huge_header()}),
     "belongs to no task": archive({"../../evil.npy": npy([1])}),
     "are not those that the record names": archive({"one/ids.npy": npy([1])}),
+    r"damaged \(\('EOF": with_header("{'descr': ("),
+    r"damaged \(unhashable": with_header("{[]: 1}"),
+    r"damaged \(tuple index": with_header("{'descr': (), 'fortran_order': False, 'shape': (0,)}"),
+    r"damaged \(Corrupt input": flipped(zipfile.ZIP_LZMA),
     "are too many": archive({f"one/{n}.npy": b"" for n in range(1001)}),
 }
 
@@ -241,6 +264,19 @@ else:
 def writer(builder: Any, mode: str, number: int = 0) -> subprocess.Popen[bytes]:
     here = str(Path(__file__).parent)
     return subprocess.Popen([sys.executable, "-c", WRITER, here, str(builder.board), mode, str(number)])
+
+
+def test_a_place_that_holds_no_board_is_told_in_one_sentence(builder: Any, right: Any) -> None:
+    record, statistics = builder.record("a", {"one": right(2, 5)})
+    builder.board.write_text("a file")
+    with pytest.raises(HarnessError, match="cannot be written"):
+        write_record(builder.board, record, statistics)
+    with pytest.raises(HarnessError, match="records: cannot be read"):
+        read_records(builder.board)
+    builder.board.unlink()
+    (builder.board / "README.md").mkdir(parents=True)
+    with pytest.raises(HarnessError, match=r"README\.md: cannot be read"):
+        write_board(builder.board)
 
 
 def test_two_submitters_at_once_lose_nothing(builder: Any) -> None:

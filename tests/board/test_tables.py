@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from harness.board import tables
+from harness.board.compare import compare
 from harness.board.evidence import Evidence
-from harness.board.records import read_records
+from harness.board.records import Protocol, Provenance, Record, TaskResult, hash_arrays, read_records, write_record
 from harness.board.tables import board_document, entries_of, markdown, rank, rows
 from harness.errors import HarnessError
+from harness.evaluation import detection, segmentation
+from harness.evaluation.metric import Result
 
 
 def p_values(table: dict[tuple[int, int], float], asked: list[tuple[int, int]] | None = None) -> Callable[..., float]:
@@ -166,6 +169,97 @@ def test_missing_or_exchanged_statistics_are_not_ranked_even_if_their_outcome_wa
     assert "cannot be read" in problems["loses"]
     assert "not those that the record names" in problems["swaps"]
     assert str(builder.board) not in json.dumps(problems)
+
+
+def handed_in(builder: Any, name: str, result: Result, task: Any, **changes: Any) -> None:
+    """Statistics by a stranger, some arrays changed, with the numbers that they give."""
+    changed = type(result).from_statistics(result.statistics | changes)
+    record = Record(
+        name=name,
+        fingerprint=f"{sum(name.encode()):012x}",
+        seed=0,
+        provenance=Provenance(version="1"),
+        tasks={
+            "one": TaskResult(
+                task=task,
+                protocol=Protocol(
+                    card="one",
+                    card_version="1",
+                    split="val",
+                    images="0" * 64,
+                    annotations="0" * 64,
+                    metric=result.metric,
+                    metric_version=result.version,
+                ),
+                main=result.main,
+                metrics=changed.reduce(),
+                per_class=changed.per_class(),
+                images=len(changed.ids),
+                statistics=hash_arrays(changed.statistics),
+            )
+        },
+    )
+    write_record(builder.board, record, {"one": changed.statistics})
+
+
+def box_statistics(boxes: int) -> detection.DetectionResult:
+    box = {"category_id": 1, "bbox": [5, 5, 20, 20]}
+    truth = {
+        "images": [{"id": n, "width": 50, "height": 50} for n in range(1, 7)],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"id": n, "image_id": n, "area": 400, "iscrowd": 0, **box} for n in range(1, 7)],
+    }
+    return detection.evaluate(truth, [{"image_id": n, "score": 0.5, **box} for n in range(1, boxes)])
+
+
+def map_statistics(right: float) -> segmentation.SegmentationResult:
+    rng = np.random.default_rng(0)
+    truth = [rng.integers(7, 9, (8, 8)).astype(np.uint8) for _ in range(6)]
+    return segmentation.evaluate(
+        truth, [np.where(rng.random((8, 8)) < right, one, 11).astype(np.uint8) for one in truth]
+    )
+
+
+def test_statistics_of_other_classes_are_not_ranked_and_the_board_is_made_all_the_same(builder: Any) -> None:
+    for name, boxes in (("honest", 6), ("too", 5)):
+        handed_in(builder, name, box_statistics(boxes), "detection")
+    handed_in(builder, "evil", box_statistics(5), "detection", category_names=np.array(["dog"]))
+    assert unranked(builder.board) == {
+        "evil": "one: not verifiable: its statistics are not of the classes that its protocol names", "honest": "",
+        "too": "",
+    }  # fmt: skip
+    with pytest.raises(HarnessError, match="category_names differ between the results"):
+        compare(builder.board, "honest", "evil")
+
+
+def test_statistics_of_fewer_classes_are_not_ranked_and_the_board_is_made_all_the_same(builder: Any) -> None:
+    for name, right in (("honest", 0.9), ("too", 0.8)):
+        handed_in(builder, name, map_statistics(right), "segmentation")
+    arrays = map_statistics(0.7).statistics
+    fewer = {key: np.ascontiguousarray(arrays[key][..., :-1]) for key in ("classes", "tp", "fp", "fn")}
+    fewer["instance_class"] = np.minimum(arrays["instance_class"], len(fewer["classes"]) - 1).astype(np.int32)
+    handed_in(builder, "evil", map_statistics(0.7), "segmentation", **fewer)
+    assert {name for name, problem in unranked(builder.board).items() if "not of the classes" in problem} == {"evil"}
+    with pytest.raises(HarnessError, match="classes differ between the results"):
+        compare(builder.board, "honest", "evil")
+
+
+@pytest.mark.parametrize("letter", [0xD800, 0xDFFF, 0x110000, 0xFFFFFFFF])
+def test_statistics_with_ids_that_are_no_text_are_refused(letter: int) -> None:
+    arrays = map_statistics(0.9).statistics
+    letters = arrays["ids"].view(np.uint32).copy()
+    letters[-1] = letter
+    with pytest.raises(HarnessError, match="ids: holds characters that there are not"):
+        segmentation.SegmentationResult.from_statistics(arrays | {"ids": letters.view(arrays["ids"].dtype)})
+
+
+@pytest.mark.parametrize(("name", "value"), [("tp", 2**62), ("tp", 2**31), ("instance_hit", np.inf)])
+def test_counts_that_no_image_has_are_refused(name: str, value: float) -> None:
+    person = np.full((8, 8), 24, np.uint8)
+    arrays = segmentation.evaluate([person], [person], instances=[person.astype(np.int32) * 1000 + 1]).statistics
+    arrays[name] = np.full_like(arrays[name], value)
+    with pytest.raises(HarnessError, match=f"{name}: a count is negative, NaN or too large"):
+        segmentation.SegmentationResult.from_statistics(arrays)
 
 
 def test_statistics_of_hand_picked_images_are_not_ranked_under_the_protocol_of_all(builder: Any, right: Any) -> None:

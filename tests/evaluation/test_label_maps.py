@@ -132,6 +132,30 @@ def test_a_zip_bomb_is_refused_by_its_stated_and_by_its_real_size(tmp_path: Path
         LabelMaps(path, FRAMES[:1], []).read(FRAMES[0])
 
 
+@pytest.mark.parametrize("name", [".", "./", "./."])
+def test_a_zip_that_names_its_own_folder_is_read(tmp_path: Path, name: str) -> None:
+    path = make_zip(tmp_path / "maps.zip", {name: b"", f"{FRAMES[0]}.png": png()})
+    assert LabelMaps(path, FRAMES[:1], FRAMES).read(FRAMES[0]).ndim == 2
+
+
+def test_a_damaged_zip_of_another_packing_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "maps.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr(f"{FRAMES[0]}.png", png() * 3)
+    raw = bytearray((tmp_path / "maps.zip").read_bytes())
+    raw[80] ^= 0xFF
+    (tmp_path / "maps.zip").write_bytes(raw)
+    with pytest.raises(HarnessError, match="cannot be unpacked"):
+        LabelMaps(tmp_path / "maps.zip", FRAMES[:1], FRAMES).read(FRAMES[0])
+
+
+def test_a_png_with_an_empty_colour_profile_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    data = png()
+    broken = data[:-12] + bytes(4) + b"iCCP" + zlib.crc32(b"iCCP").to_bytes(4, "big") + data[-12:]
+    (tmp_path / f"{FRAMES[0]}.png").write_bytes(broken)
+    with pytest.raises(HarnessError, match="cannot be decoded"):
+        LabelMaps(tmp_path, FRAMES[:1], FRAMES).read(FRAMES[0])
+
+
 def test_a_damaged_zip_is_refused(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "maps.zip", {f"{FRAMES[0]}.png": png()})
     data = bytearray(path.read_bytes())

@@ -219,6 +219,22 @@ def test_an_npz_with_damaged_content_is_refused(tmp_path: Path) -> None:
         read_classification(path, ["a"], 4)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': (), 'fortran_order': False, 'shape': (0,)}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (0, 1000000000000000000000)}",
+        "{'descr': '<U0', 'fortran_order': False, 'shape': (1000000000000000000000,)}",
+    ],
+)
+def test_an_npz_with_a_hostile_header_is_refused_in_one_sentence(tmp_path: Path, header: str) -> None:
+    member = b"\x93NUMPY\x01\x00" + (len(header) + 1).to_bytes(2, "little") + header.encode() + b"\n"
+    with zipfile.ZipFile(tmp_path / "p.npz", "w") as archive:
+        archive.writestr("ids.npy", member)
+    with pytest.raises(HarnessError, match="not a valid NPZ file"):
+        read_classification(tmp_path / "p.npz", ["a"], 3)
+
+
 def test_an_npz_that_states_a_huge_array_is_refused_before_it_is_allocated(tmp_path: Path) -> None:
     path = tmp_path / "logits.npz"
     write_classification(path, ["a"], np.zeros((1, 4)))

@@ -323,5 +323,5 @@ def test_damaged_statistics_are_refused(name: str) -> None:
     with pytest.raises(HarnessError, match=f"statistics: {name}"):
         SegmentationResult.from_statistics({**arrays, name: np.array([True])})
     if name in ("tp", "instance_hit"):
-        with pytest.raises(HarnessError, match=f"{name}: a count is negative or NaN"):
+        with pytest.raises(HarnessError, match=f"{name}: a count is negative, NaN or too large"):
             SegmentationResult.from_statistics({**arrays, name: -arrays[name] - 1})

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import random
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from harness import runs
 from harness.errors import HarnessError
+from harness.models.backbones.weights import read_weights
 from harness.training import checkpoints
 
 
@@ -126,6 +132,9 @@ def test_a_file_that_may_not_grow_is_one_sentence_by_the_systems_own_refusal(tmp
     program = """
 import resource, sys, torch
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from harness import runs
 from harness.errors import HarnessError
 from harness.training import checkpoints
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -170,3 +179,34 @@ def test_every_random_stream_continues_where_it_was(tmp_path: Path) -> None:
     assert state is not None
     checkpoints.restore_random_states(state["random"])
     assert [draw() for _ in range(3)] == expected
+
+
+@pytest.mark.parametrize("error", [AssertionError, AttributeError, TypeError, IndexError])
+def test_whatever_torch_raises_over_damaged_bytes_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def read(path: Path, **_: object) -> None:
+        raise error("expected dict, got int") if path.exists() else FileNotFoundError
+
+    checkpoints.save(tmp_path, {"step": 1})
+    monkeypatch.setattr(torch, "load", read)
+    with pytest.raises(HarnessError, match="cannot be read as weights"):
+        read_weights(tmp_path / checkpoints.NEWEST)
+    with pytest.warns(UserWarning, match="damaged"):
+        assert checkpoints.load(tmp_path) is None
+    assert (tmp_path / checkpoints.DAMAGED).exists()
+
+
+@pytest.mark.parametrize("damage", ["weights", "summary", "missing"])
+def test_a_finished_run_whose_files_are_damaged_says_so(tmp_path: Path, damage: str) -> None:
+    network = torch.nn.Linear(2, 2)
+    save_file(network.state_dict(), tmp_path / runs.WEIGHTS)
+    (tmp_path / runs.TRAINED).write_text("{}")
+    if damage == "missing":
+        (tmp_path / runs.WEIGHTS).unlink()
+    else:
+        (tmp_path / (runs.WEIGHTS if damage == "weights" else runs.TRAINED)).write_text("half")
+    engine = SimpleNamespace(from_main=lambda ask: ask(), device="cpu", main=True)
+    arguments: dict[str, Any] = dict.fromkeys(inspect.signature(runs._train).parameters)
+    with pytest.raises(HarnessError, match=r"cannot be read .*--fresh"):
+        runs._train(**arguments | {"network": network, "engine": engine, "folder": tmp_path})

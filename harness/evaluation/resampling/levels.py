@@ -38,6 +38,12 @@ def require_comparable(results: Sequence[Result], sides: Sequence[int] = ()) -> 
                 f"resampling: the results are not on the same images ({len(results[0].ids)} and {len(other.ids)}; "
                 f"{str(alone)!r} is in one only); score both on the same images"
             )
+        for name, parts in results[0].shared().items():
+            if not np.array_equal(parts, other.shared()[name]):
+                raise HarnessError(
+                    f"resampling: {name} differ between the results, which are on the same images; score both with "
+                    "one card"
+                )
     if not len(results[0].ids):
         raise HarnessError("resampling: the results hold no images")
 

@@ -17,6 +17,11 @@ from harness.errors import HarnessError
 _CONTAINERS = ("state_dict", "model", "model_state_dict", "teacher", "net")
 _PREFIXES = ("shared.trunk.backbone.body.", "module.", "backbone.")
 _SHOWN = 3
+# What the readers raise over damaged bytes, which torch's reader takes for instructions to build something.
+_DAMAGE = (
+    *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
+    SafetensorError,
+)
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
@@ -37,7 +42,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         raise HarnessError(
             f"model.backbone.weights: {file} holds more than weights, which is not read; save model.state_dict() alone"
         ) from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except _DAMAGE as error:
         raise HarnessError(
             f"model.backbone.weights: {file} cannot be read as weights ({_first_line(error)}); copy it again"
         ) from None
