@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from harness.errors import HarnessError, suggestion
 
@@ -21,9 +21,33 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Section(BaseModel):
-    """Base of every schema: unknown keys are errors, instances do not change, no silent coercion."""
+    """Base of every schema: unknown keys are errors, instances do not change, and yes or no is no number.
+
+    Text that holds a number is one: YAML 1.1 takes 1e-3 for text.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic would take true for 1: a step, a seed, a batch of one image
+        truths = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, bool)]
+        kinds = set(_kinds(cls.model_fields[info.field_name].annotation)) if truths and info.field_name else set()
+        if kinds & {int, float} and bool not in kinds:
+            raise ValueError(f"{str(truths[0]).lower()} (which YAML also reads in yes, no, on and off) is no number")
+        return value
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """What a value may be: the types, and those of literals, that an annotation is made of."""
+    if get_origin(annotation) is Literal:
+        yield from map(type, get_args(annotation))
+    elif get_args(annotation):
+        for part in get_args(annotation):
+            yield from _kinds(part)
+    else:
+        yield annotation
 
 
 class _Loader(yaml.SafeLoader):

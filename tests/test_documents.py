@@ -1,7 +1,8 @@
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from harness.documents import MAX_BYTES, Section, expand_path, load_yaml, parse, parse_yaml
 from harness.errors import HarnessError, suggestion
@@ -152,3 +153,22 @@ def test_a_suggestion_is_the_nearest_name_or_the_whole_short_list() -> None:
 def test_a_name_that_no_file_can_have_is_refused_in_one_sentence(name: str) -> None:
     with pytest.raises(HarnessError, match="is no name that a file can have"):
         load_yaml(Path(name))
+
+
+class _Numbers(Section):
+    steps: int = 1
+    rate: float | None = None
+    seeds: list[int] = []
+    every: int | bool = 2
+    kind: Literal[False, "loud"] = "loud"
+
+
+@pytest.mark.parametrize("given", [{"steps": True}, {"rate": False}, {"seeds": [1, True]}])
+def test_yes_and_no_are_no_numbers(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="is no number"):
+        _Numbers.model_validate(given)
+
+
+def test_yes_and_no_are_taken_where_they_are_meant_and_text_that_holds_a_number_is_one() -> None:
+    found = _Numbers.model_validate({"every": True, "kind": False, "steps": "5", "rate": "1e-3"})
+    assert (found.every, found.kind, found.steps, found.rate) == (True, False, 5, 0.001)
