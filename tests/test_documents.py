@@ -158,7 +158,7 @@ def test_a_name_that_no_file_can_have_is_refused_in_one_sentence(name: str) -> N
 class _Numbers(Section):
     steps: int = 1
     rate: float | None = None
-    seeds: list[int] = []
+    seeds: tuple[int, ...] = ()
     every: int | bool = 2
     kind: Literal[False, "loud"] = "loud"
 
