@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -42,6 +43,9 @@ app.add_typer(leaderboard.app, name="leaderboard")
 
 def main() -> None:
     """Entry point: errors as one sentence with exit code 2, Ctrl-C as 130."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that has no Δ shows ? instead
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
     # Libraries' warnings are for developers; ours are shown as one line.
     warnings.filterwarnings("ignore")
     warnings.filterwarnings("default", module=r"harness\.")
@@ -71,4 +75,9 @@ def main() -> None:
             sys.exit(1)
         if not first_to_fail():
             sys.exit(1)
+        if isinstance(error, OSError) and error.filename is not None:  # a disk, a folder or a permission, not the code
+            from harness.terminal import safe_terminal
+
+            print(f"error: {safe_terminal(str(error.filename))}: {error.strerror}", file=sys.stderr)
+            sys.exit(2)
         raise

@@ -59,6 +59,23 @@ def test_a_split_is_packed_into_shards_that_a_card_can_name(command: Command, tm
     assert command("data", "shard", "shapes-vqa", "vall", "--to", "x").stderr.count("did you mean 'val'") == 1
 
 
+def test_a_folder_that_cannot_be_written_is_told_in_one_sentence_before_training(
+    command: Command, tiny_submission: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    refused(command("submit", tiny_submission, "--leaderboard", "file"), "file/records: cannot be written")
+    assert not list(tmp_path.rglob("*.safetensors"))
+    refused(command("submit", tiny_submission, "--runs", "file"), "file/", "cannot be written")
+    refused(command("data", "shard", "shapes-vqa", "val", "--to", "file"), "file: cannot be written")
+
+
+def test_a_terminal_without_unicode_gets_question_marks(command: Command) -> None:
+    done = command("ls", "balancing", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "?" in done.stdout
+    assert done.stdout.isascii()
+
+
 def test_the_board_is_made_without_torch(tmp_path: Path) -> None:
     (tmp_path / "records").mkdir()
     code = (

@@ -13,7 +13,7 @@ import orjson
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from harness.atomic import directory, json_bytes, locked
+from harness.atomic import directory, json_bytes, locked, make_folder
 from harness.board.packing import MAX_STATISTICS_BYTES, Arrays, hash_arrays, pack, unpack
 from harness.board.schema import (
     SCHEMA_VERSION,
@@ -109,7 +109,7 @@ def write_records(
             `replace` is false, or the disk is full.
     """
     packed = [_packed(board, record, statistics) for record, statistics in items]
-    (board / "records").mkdir(parents=True, exist_ok=True)
+    make_folder(board / "records")
     with locked(board / "records"):  # so that nobody stores other numbers between the look and the step
         documents = [_document(board, record, replace) for record, _ in items]
         folders = [board / "records" / record.id for record, _ in items]
