@@ -28,7 +28,7 @@ app.command(epilog="Example: harness demo --quick")(experiments.demo)
 app.command(epilog="Example: harness submit baselines/shapes-placeholder.yaml --seeds 0,1,2 --set training.steps=500")(
     submit
 )
-app.command(epilog="Example: harness validate baselines/*.yaml")(submissions.validate)
+app.command(epilog="Example: harness validate baselines/shapes-*.yaml")(submissions.validate)
 app.command(epilog="Example: harness score shapes-detection results.json --name my-detector")(results.score)
 app.command(epilog="Example: harness compare shapes-placeholder shapes-plain")(results.compare)
 app.command(epilog="Example: harness study baselines/studies/pe-shapes.yaml --launcher local --jobs 2")(

@@ -48,6 +48,21 @@ def test_import_and_help_do_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize(
+    ("verb", "default"),
+    [
+        ("submit", "one per GPU, or one"),
+        ("analyze", "its first"),
+        ("analyze", "analysis in the run's folder"),
+        ("data check", "one per CPU"),
+        ("leaderboard add", "default: leaderboard"),
+    ],
+)
+def test_help_tells_defaults_that_are_found_out_later(verb: str, default: str) -> None:
+    result = CliRunner().invoke(app, [*verb.split(), "--help"], env={"COLUMNS": "200"})
+    assert default in result.output, result.output
+
+
 def test_a_split_is_packed_into_shards_that_a_card_can_name(command: Command, tmp_path: Path) -> None:
     done = command("data", "shard", "shapes-vqa", "val", "--to", "shards", "--images", "3", "-q")
     assert done.returncode == 0, done.stderr

@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 GroupBoardOption = Annotated[
     Path | None,
-    typer.Option("--leaderboard", help="Folder of records and the board made from them.  [default: leaderboard]"),
+    typer.Option("--leaderboard", help="Folder of records and the board made from them.  \\[default: leaderboard]"),
 ]
 PredictionsOption = Annotated[
     list[Path] | None,
