@@ -75,9 +75,10 @@ def main() -> None:
             sys.exit(1)
         if not first_to_fail():
             sys.exit(1)
-        if isinstance(error, OSError) and error.filename is not None:  # a disk, a folder or a permission, not the code
+        if isinstance(error, OSError) and error.strerror:  # a disk, a folder or a permission, not the code
             from harness.terminal import safe_terminal
 
-            print(f"error: {safe_terminal(str(error.filename))}: {error.strerror}", file=sys.stderr)
+            place = "output" if error.filename is None else safe_terminal(str(error.filename))
+            print(f"error: {place}: {error.strerror}", file=sys.stderr)
             sys.exit(2)
         raise

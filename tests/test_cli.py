@@ -84,6 +84,23 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_sentence_before_training
     refused(command("data", "shard", "shapes-vqa", "val", "--to", "file"), "file: cannot be written")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize("option", [(), ("--json",)])
+def test_an_output_that_is_full_is_told_in_one_sentence(tmp_path: Path, option: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        words = [sys.executable, "-m", "harness", "ls", "heads", *option]
+        done = subprocess.run(words, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert "error: output: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_problems_of_a_board_do_not_stand_in_its_json(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["leaderboard", "--verify", "--json", "--leaderboard", str(tmp_path / "none")])
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "cannot be read" in result.stderr
+
+
 def test_a_terminal_without_unicode_gets_question_marks(command: Command) -> None:
     done = command("ls", "balancing", PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr

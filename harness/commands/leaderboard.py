@@ -50,7 +50,7 @@ def regenerate(
     if verify:
         problems = page.verify(directory)
         for problem in problems:
-            print(_safe(problem))
+            print(_safe(problem), file=sys.stderr if as_json else sys.stdout)
         if problems:
             raise typer.Exit(1)
     written = page.write_board(directory)

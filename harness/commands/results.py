@@ -70,7 +70,8 @@ def analyze(
         int, typer.Option("--images", min=1, max=100_000, help="Evaluation images of each task to look at.")
     ] = 128,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder to write to.  \\[default: analysis in the run's folder]")
+        Path | None,
+        typer.Option("-o", "--output", help="Folder to write to.  \\[default: analysis in the run's folder]"),
     ] = None,
     leaderboard: BoardOption = Path("leaderboard"),
     runs: RunsOption = Path("runs"),
