@@ -156,8 +156,11 @@ def analyze(
     """
     from harness.analysis import page
     from harness.analysis.report import analyze as analyze_run
+    from harness.atomic import make_folder
 
     place = None if folder is None else Path(folder)
+    if place is not None:  # told before minutes of looking
+        make_folder(place)
     report, place = analyze_run(entry, seed, board, runs, images, place, reporter or Reporter(quiet=True))
     return page.document(report), page.write(report, place)
 

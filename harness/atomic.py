@@ -80,6 +80,20 @@ def json_bytes(document: Any) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder that can be written into, with the folders above it; one that is there stays.
+
+    Raises:
+        HarnessError: It cannot be made, or nothing can be written into it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _explained(path, error) from None
+
+
 @contextmanager
 def directory(path: Path, replace: bool = False) -> Iterator[Path]:
     """Build a folder beside its place and move it there in one step, so that its files appear together or not at all.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -27,7 +28,7 @@ app.command(epilog="Example: harness demo --quick")(experiments.demo)
 app.command(epilog="Example: harness submit baselines/shapes-placeholder.yaml --seeds 0,1,2 --set training.steps=500")(
     submit
 )
-app.command(epilog="Example: harness validate baselines/*.yaml")(submissions.validate)
+app.command(epilog="Example: harness validate baselines/shapes-*.yaml")(submissions.validate)
 app.command(epilog="Example: harness score shapes-detection results.json --name my-detector")(results.score)
 app.command(epilog="Example: harness compare shapes-placeholder shapes-plain")(results.compare)
 app.command(epilog="Example: harness study baselines/studies/pe-shapes.yaml --launcher local --jobs 2")(
@@ -42,6 +43,9 @@ app.add_typer(leaderboard.app, name="leaderboard")
 
 def main() -> None:
     """Entry point: errors as one sentence with exit code 2, Ctrl-C as 130."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that has no Δ shows ? instead
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
     # Libraries' warnings are for developers; ours are shown as one line.
     warnings.filterwarnings("ignore")
     warnings.filterwarnings("default", module=r"harness\.")
@@ -71,4 +75,10 @@ def main() -> None:
             sys.exit(1)
         if not first_to_fail():
             sys.exit(1)
+        if isinstance(error, OSError) and error.strerror:  # a disk, a folder or a permission, not the code
+            from harness.terminal import safe_terminal
+
+            place = "output" if error.filename is None else safe_terminal(str(error.filename))
+            print(f"error: {place}: {error.strerror}", file=sys.stderr)
+            sys.exit(2)
         raise

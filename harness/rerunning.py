@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.atomic import locked
+from harness.atomic import locked, make_folder
 from harness.board.agreement import RULES, TaskAgreement, agreement
 from harness.board.records import Record, Rerun, find_entry, read_records, read_statistics, write_records
 from harness.board.text import percent
@@ -91,7 +91,8 @@ def rerun_entry(entry: str, board: Path, runs: Path, weights: str | Path | None,
     stored = find_entry(read_records(board), entry)
     submissions = [_submission(record, weights) for record in stored]
     scratch = runs / f"rerun-{stored[0].fingerprint}"
-    scratch.mkdir(parents=True, exist_ok=True)
+    make_folder(board / "records")  # told before hours of training
+    make_folder(scratch)
     with locked(scratch):
         shutil.rmtree(scratch / DISAGREED, ignore_errors=True)
         again = [

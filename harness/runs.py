@@ -22,7 +22,7 @@ from safetensors.torch import save as to_safetensors
 
 from harness import provenance, robustness
 from harness.analysis import subsets
-from harness.atomic import locked, write_bytes, write_json, write_text
+from harness.atomic import locked, make_folder, write_bytes, write_json, write_text
 from harness.board.records import Cost, Provenance, Record, read_record, write_record
 from harness.data.loading import TaskData
 from harness.data.transforms import derive_seed
@@ -86,7 +86,8 @@ def run(submission: Submission, seed: int, runs: Path, board: Path, reporter: Re
     folder = runs / identity
     with ExitStack() as stack:
         if engine.main:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(board / "records")  # told before hours of training
+            make_folder(folder)
             stack.enter_context(locked(folder))  # another command that is given the same run waits and finds it done
             if fresh:
                 _forget(folder)

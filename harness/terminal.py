@@ -36,8 +36,9 @@ def print_board(board: Path, console: Console, names: set[str] | None = None) ->
         table = Table(title=Text(title), title_justify="left", padding=(0, 0 if console.width < WIDE else 1))
         for index in shown:
             left = index < 2 or len(header) == 2
-            # Names of cards may break at their hyphens; names of entries and numbers must stay whole.
-            table.add_column(Text(header[index].replace("-", "-\n")), justify="left" if left else "right")
+            # Names of cards may break at their hyphens. What has no room goes on in the next line: nothing is cut off.
+            heading = Text(header[index].replace("-", "-\n"))
+            table.add_column(heading, justify="left" if left else "right", overflow="fold")
         for row in body:
             table.add_row(*(Text(_two_lines(row[index])) for index in shown))
         console.print(table)
@@ -58,7 +59,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         title=Text(f"{safe_terminal(comparison.a)} against {safe_terminal(comparison.b)}"), title_justify="left"
     )
     for index, column in enumerate(("task", "A", "B", "A - B", "95% interval", "p (Holm)")):
-        table.add_column(column, justify="left" if index == 0 else "right")
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     for task in comparison.tasks:
         paired = task.paired
         style = "" if task.p_holm >= 0.05 else "green" if paired.difference > 0 else "red"
@@ -79,7 +80,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     if known:
         table = Table()
         for index, column in enumerate(("cost", "A", "B", "A / B")):
-            table.add_column(column, justify="left" if index == 0 else "right")
+            table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
         for key in known:
             ours, base = comparison.cost_a[key], comparison.cost_b[key]
             cells = ["unknown" if cost is None else f"{cost:,.0f}" for cost in (ours, base)]
@@ -103,7 +104,7 @@ def _print_drops(comparison: Comparison, console: Console) -> None:
         return
     table = Table(title=Text("drop on corrupted images"), title_justify="left")
     for index, column in enumerate(("task", "A", "B", "A - B", "95% interval", "p (Holm)")):
-        table.add_column(column, justify="left" if index == 0 else "right")
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     for drop in comparison.drops:
         style = "" if drop.p_holm >= 0.05 else "green" if drop.difference < 0 else "red"
         table.add_row(
@@ -120,7 +121,7 @@ def _print_drops(comparison: Comparison, console: Console) -> None:
 def _print_parts(title: str, parts: list[Part], console: Console) -> None:
     table = Table(title=Text(safe_terminal(title)), title_justify="left")
     for index, column in enumerate(("part", "A", "B", "A - B", "95% interval", "p (Holm)")):
-        table.add_column(column, justify="left" if index == 0 else "right")
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     for part in parts:
         style = "" if not part.told_apart else "green" if part.difference > 0 else "red"
         table.add_row(
@@ -137,7 +138,7 @@ def _print_parts(title: str, parts: list[Part], console: Console) -> None:
 def print_validation(report: dict[str, Any], console: Console) -> None:
     """Print what `harness validate` found out about a submission."""
     table = Table(title=f"{report['name']}  {report['fingerprint']}", title_justify="left")
-    table.add_column("part")
+    table.add_column("part", overflow="fold")
     for heading in ("parameters", "trainable", "frozen"):
         table.add_column(heading, justify="right")
     sums = (sum(report["parameters"].values()), sum(report["trainable"].values()))
@@ -164,7 +165,9 @@ def print_validation(report: dict[str, Any], console: Console) -> None:
         return
     table = Table()
     for heading in ("placeholder site", "what", "stride", "parameters"):
-        table.add_column(heading, justify="left" if heading in ("placeholder site", "what") else "right")
+        table.add_column(
+            heading, justify="left" if heading in ("placeholder site", "what") else "right", overflow="fold"
+        )
     for row in report["attachments"]:
         table.add_row(row["site"], row["what"], str(row["stride"]), f"{row['parameters']:,}")
     console.print(table)

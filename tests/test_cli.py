@@ -48,6 +48,21 @@ def test_import_and_help_do_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize(
+    ("verb", "default"),
+    [
+        ("submit", "one per GPU, or one"),
+        ("analyze", "its first"),
+        ("analyze", "analysis in the run's folder"),
+        ("data check", "one per CPU"),
+        ("leaderboard add", "default: leaderboard"),
+    ],
+)
+def test_help_tells_defaults_that_are_found_out_later(verb: str, default: str) -> None:
+    result = CliRunner().invoke(app, [*verb.split(), "--help"], env={"COLUMNS": "200"})
+    assert default in result.output, result.output
+
+
 def test_a_split_is_packed_into_shards_that_a_card_can_name(command: Command, tmp_path: Path) -> None:
     done = command("data", "shard", "shapes-vqa", "val", "--to", "shards", "--images", "3", "-q")
     assert done.returncode == 0, done.stderr
@@ -57,6 +72,40 @@ def test_a_split_is_packed_into_shards_that_a_card_can_name(command: Command, tm
     assert again.returncode == 2
     assert "holds shards of val already" in again.stderr
     assert command("data", "shard", "shapes-vqa", "vall", "--to", "x").stderr.count("did you mean 'val'") == 1
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_sentence_before_training(
+    command: Command, tiny_submission: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    refused(command("submit", tiny_submission, "--leaderboard", "file"), "file/records: cannot be written")
+    assert not list(tmp_path.rglob("*.safetensors"))
+    refused(command("submit", tiny_submission, "--runs", "file"), "file/", "cannot be written")
+    refused(command("data", "shard", "shapes-vqa", "val", "--to", "file"), "file: cannot be written")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize("option", [(), ("--json",)])
+def test_an_output_that_is_full_is_told_in_one_sentence(tmp_path: Path, option: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        words = [sys.executable, "-m", "harness", "ls", "heads", *option]
+        done = subprocess.run(words, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert "error: output: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_problems_of_a_board_do_not_stand_in_its_json(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["leaderboard", "--verify", "--json", "--leaderboard", str(tmp_path / "none")])
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "cannot be read" in result.stderr
+
+
+def test_a_terminal_without_unicode_gets_question_marks(command: Command) -> None:
+    done = command("ls", "balancing", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "?" in done.stdout
+    assert done.stdout.isascii()
 
 
 def test_the_board_is_made_without_torch(tmp_path: Path) -> None:

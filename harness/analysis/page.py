@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from harness.analysis import charts
-from harness.atomic import json_bytes, write_bytes
+from harness.atomic import json_bytes, make_folder, write_bytes
 from harness.board.charts import forest_bar, line_plot
 from harness.board.templating import digest, environment, read
 from harness.board.text import DASH, percent, points, printable
@@ -26,7 +26,7 @@ _CONTROLS = {
 
 def write(report: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write ``analysis.html`` and ``analysis.json`` (without the pictures); returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = {PAGE: html(report).encode(), JSON: json_bytes(document(report))}
     for name, content in files.items():
         write_bytes(folder / name, content)

@@ -32,7 +32,8 @@ def make(
 def check(
     names: Annotated[list[str], typer.Argument(metavar="CARD...", help="Dataset cards: names or YAML files.")],
     workers: Annotated[
-        int | None, typer.Option("--workers", min=0, help="Processes that decode; 0 for none.  [default: one per CPU]")
+        int | None,
+        typer.Option("--workers", min=0, help="Processes that decode; 0 for none.  \\[default: one per CPU]"),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Read every file again, changed or not.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Print every finding.")] = False,

@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 GroupBoardOption = Annotated[
     Path | None,
-    typer.Option("--leaderboard", help="Folder of records and the board made from them.  [default: leaderboard]"),
+    typer.Option("--leaderboard", help="Folder of records and the board made from them.  \\[default: leaderboard]"),
 ]
 PredictionsOption = Annotated[
     list[Path] | None,
@@ -50,7 +50,7 @@ def regenerate(
     if verify:
         problems = page.verify(directory)
         for problem in problems:
-            print(_safe(problem))
+            print(_safe(problem), file=sys.stderr if as_json else sys.stdout)
         if problems:
             raise typer.Exit(1)
     written = page.write_board(directory)

@@ -64,13 +64,14 @@ def compare(
 def analyze(
     entry: Annotated[str, typer.Argument(metavar="ENTRY", help="Entry: name or name@fingerprint.")],
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Which run of the entry.  [default: its first]")
+        int | None, typer.Option("--seed", min=0, help="Which run of the entry.  \\[default: its first]")
     ] = None,
     images: Annotated[
         int, typer.Option("--images", min=1, max=100_000, help="Evaluation images of each task to look at.")
     ] = 128,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder to write to.  [default: analysis in the run's folder]")
+        Path | None,
+        typer.Option("-o", "--output", help="Folder to write to.  \\[default: analysis in the run's folder]"),
     ] = None,
     leaderboard: BoardOption = Path("leaderboard"),
     runs: RunsOption = Path("runs"),

@@ -24,7 +24,7 @@ LauncherOption = Annotated[
 ]
 JobsOption = Annotated[
     int | None,
-    typer.Option("--jobs", min=1, help="Jobs at a time.  [default: local: one per GPU, or one; others: no limit]"),
+    typer.Option("--jobs", min=1, help="Jobs at a time.  \\[default: local: one per GPU, or one; others: no limit]"),
 ]
 OptionsOption = Annotated[
     list[str] | None,

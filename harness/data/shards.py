@@ -14,6 +14,7 @@ from webdataset import ShardWriter
 from webdataset.cache import FileCache
 from webdataset.shardlists import expand_urls
 
+from harness.atomic import make_folder
 from harness.cards import DatasetCard, cache_directory
 from harness.data.columns import Columns, Texts, columns
 from harness.data.images import EXTENSIONS, MAX_BYTES
@@ -118,13 +119,13 @@ def write_shards(card: DatasetCard, split: str, folder: Path, per_shard: int, re
         The pattern of the shards' names, for ``splits.<split>.images`` of a card.
 
     Raises:
-        HarnessError: An image is missing, or `folder` holds shards already.
+        HarnessError: An image is missing, or `folder` holds shards already or cannot be written.
     """
     if split not in card.splits:
         raise HarnessError(f"card {card.name}: splits: there is no split {split!r}{suggestion(split, card.splits)}")
     store = open_images(card, split)
     names = store.names()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if any(folder.glob(f"{split}-*.tar")):
         raise HarnessError(f"{folder}: holds shards of {split} already; remove them or choose another folder")
     with (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import api
+from harness.atomic import make_folder
 from harness.board.records import Record, read_records
 from harness.launching import LAUNCHERS
 from harness.launching.fan_out import fan_out
@@ -78,7 +79,7 @@ def launch(
     done = set(jobs)
     if missing:
         folder = runs / LAUNCHED
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         place = build(folder / launcher, at_once, devices, **values)
         statuses = fan_out(list(jobs.values()), place, reporter or Reporter(quiet=True))
         done = {status.job.id for status in statuses if status.state == "done"}

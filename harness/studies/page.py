@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from harness.atomic import json_bytes, write_bytes
+from harness.atomic import json_bytes, make_folder, write_bytes
 from harness.board import charts
 from harness.board.templating import digest, environment, read
 from harness.board.text import duration, percent, points, quantity, safe_markdown
@@ -22,7 +22,7 @@ _DETECTABLE = (
 
 def write(report: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write ``report.json``, ``report.md`` and ``report.html``; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = {
         "report.json": json_bytes(report),
         "report.md": markdown(report).encode(),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -8,15 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from harness.board import tables
 from harness.board.compare import compare
 from harness.board.evidence import Evidence
+from harness.board.page import write_board
 from harness.board.records import Protocol, Provenance, Record, TaskResult, hash_arrays, read_records, write_record
 from harness.board.tables import board_document, entries_of, markdown, rank, rows
 from harness.errors import HarnessError
 from harness.evaluation import detection, segmentation
 from harness.evaluation.metric import Result
+from harness.terminal import print_board, print_comparison
 
 
 def p_values(table: dict[tuple[int, int], float], asked: list[tuple[int, int]] | None = None) -> Callable[..., float]:
@@ -351,3 +355,19 @@ def test_pairs_are_made_of_the_first_entries_only(builder: Any, right: Any, monk
 def test_draws_and_seed_out_of_range_are_refused(tmp_path: Path, draws: int, seed: int, says: str) -> None:
     with pytest.raises(HarnessError, match=f"^{says}"):
         Evidence(tmp_path, draws, seed)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_narrow_terminal_shows_every_name_and_number_whole(builder: Any, right: Any, width: int) -> None:
+    names = [f"a-study-with-a-long-name-{arm}" for arm in ("plain", "tokens")]
+    cards = ["shapes-classification", "shapes-detection", "shapes-segmentation", "shapes-vqa"]
+    for name in names:
+        builder.add(name, {card: right(50, 100) for card in cards})
+    write_board(builder.board)
+    console = Console(file=io.StringIO(), width=width)
+    print_board(builder.board, console)
+    print_comparison(compare(builder.board, *names), console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in shown
+    rows = [line.split("│")[2].strip() for line in shown.splitlines() if line.startswith("│")]
+    assert all(name in "".join(rows) for name in names)
