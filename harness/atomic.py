@@ -53,18 +53,6 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise _explained(path, error) from None
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and its parents where they are missing.
-
-    Raises:
-        HarnessError: The disk is full, the place cannot be written, or something else lies there.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _explained(path, error) from None
-
-
 def write_text(path: Path, text: str) -> None:
     """Replace a file's content by UTF-8 text in one step. See `write_bytes`."""
     write_bytes(path, text.encode())
