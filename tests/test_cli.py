@@ -94,6 +94,11 @@ def test_an_output_that_is_full_is_told_in_one_sentence(tmp_path: Path, option: 
     assert "Traceback" not in done.stderr
 
 
+def test_a_board_that_is_not_there_is_not_made_by_a_slip_of_the_pen(command: Command, tmp_path: Path) -> None:
+    refused(command("leaderboard", "--leaderboard", "leaderbord"), "leaderbord: there is no such folder")
+    assert not (tmp_path / "leaderbord").exists()
+
+
 def test_problems_of_a_board_do_not_stand_in_its_json(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["leaderboard", "--verify", "--json", "--leaderboard", str(tmp_path / "none")])
     assert result.exit_code == 1

@@ -153,7 +153,8 @@ def _strange_images(entries: Sequence[Entry], estimates: Mapping[str, Mapping[st
     """Entries whose statistics are of other images, or classes, than those of the entries that name the same protocol.
 
     A protocol names its images by a hash over ids in the data set's own order, which the statistics do not keep. Ids in
-    one of the two usual orders prove themselves; where none does, the images that most entries have stand.
+    one of the two usual orders prove themselves; where none does, those of the most trusted entries stand, then those
+    that most entries have: a stranger can hand in many entries, but not make others score them again.
     """
     groups: dict[Column, dict[tuple[str, str], list[Entry]]] = defaultdict(lambda: defaultdict(list))
     for entry in entries:
@@ -164,10 +165,11 @@ def _strange_images(entries: Sequence[Entry], estimates: Mapping[str, Mapping[st
 
         def credit(
             ids: tuple[str, str], images: Mapping[tuple[str, str], list[Entry]] = images, card: str = card
-        ) -> tuple[bool, int, tuple[str, str]]:
+        ) -> tuple[bool, int, int, tuple[str, str]]:
             first = images[ids][0]
             proven = first.records[0].tasks[card].protocol.images in estimates[first.key][card].image_lists
-            return proven, len(images[ids]), ids
+            trust = max(TRUST.index(record.trust) for entry in images[ids] for record in entry.records)
+            return proven, trust, len(images[ids]), ids
 
         *others, best = sorted(images, key=credit)
         for ids in others:

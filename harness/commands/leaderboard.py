@@ -53,6 +53,8 @@ def regenerate(
             print(_safe(problem), file=sys.stderr if as_json else sys.stdout)
         if problems:
             raise typer.Exit(1)
+    if not directory.is_dir():
+        raise HarnessError(f"{directory}: there is no such folder; `harness submit` makes a board with its first entry")
     written = page.write_board(directory)
     if as_json:
         print((directory / "board.json").read_text(), end="")

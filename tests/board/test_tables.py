@@ -266,6 +266,16 @@ def test_counts_that_no_image_has_are_refused(name: str, value: float) -> None:
         segmentation.SegmentationResult.from_statistics(arrays)
 
 
+def test_many_entries_by_a_stranger_do_not_outvote_one_that_was_scored_here(builder: Any, right: Any) -> None:
+    unproven = {"images": "0" * 64}
+    builder.add("honest", {"one": right(60, 100)}, trust="rescored", protocol=unproven)
+    for name in ("evil", "more", "most"):
+        builder.add(name, {"one": right(50, 50)}, protocol=unproven)
+    problems = unranked(builder.board)
+    assert problems["honest"] == ""
+    assert all("not of the images" in problems[name] for name in ("evil", "more", "most"))
+
+
 def test_statistics_of_hand_picked_images_are_not_ranked_under_the_protocol_of_all(builder: Any, right: Any) -> None:
     whole = builder.add("whole", {"one": right(50, 100)})
     builder.add("picked", {"one": right(50, 50)}, protocol={"images": whole.tasks["one"].protocol.images})
