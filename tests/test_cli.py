@@ -222,6 +222,22 @@ def test_ls_lists_what_can_be_named_as_a_table_and_as_json(command: Command) -> 
     refused(command("ls", "datsets"), "'datsets'", "did you mean 'datasets'?")
 
 
+def test_validate_looks_at_all_files_and_tells_each_that_is_refused(command: Command, tmp_path: Path) -> None:
+    good = write(tmp_path / "good.yaml", document())
+    typing_error = write(tmp_path / "typo.yaml", document() | {"sedes": [0]})
+    raw = document()
+    raw["tasks"] = [{"dataset": "imagenet", "batch_size": 2, "image_size": 64}]
+    without_data = write(tmp_path / "data.yaml", raw)
+    result = command("validate", typing_error, without_data, good, "--json", HARNESS_DATA="")
+    assert result.returncode == 2
+    assert [report["name"] for report in json.loads(result.stdout)] == [document()["name"]]
+    first, second = result.stderr.splitlines()
+    assert first.startswith(f"error: {typing_error}: ")
+    assert "did you mean 'seeds'" in first
+    assert second.startswith(f"error: {without_data}: ")
+    assert "HARNESS_DATA" in second
+
+
 def test_validate_reports_parameters_sizes_macs_and_sites(command: Command, tmp_path: Path) -> None:
     path = write(tmp_path / "a.yaml", document())
     (report,) = json.loads(command("validate", path, "--json").stdout)

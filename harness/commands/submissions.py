@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,7 +23,10 @@ def validate(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of submissions.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check submissions as submit would before training: schema, data, network, one sample per task."""
+    """Check submissions as submit would before training: schema, data, network, one sample per task.
+
+    All files are checked; those that are refused are told at the end.
+    """
     from harness.submission import json_schema, load_submission
 
     if schema:
@@ -30,18 +34,39 @@ def validate(
         return
     if not files:
         raise HarnessError("validate: name at least one submission, e.g. harness validate baselines/shapes-plain.yaml")
-    for file in files:  # what the schema can tell is told before the libraries of deep learning load
-        load_submission(file, overrides or [])
-    from harness.validation import check
+    # What the schema can tell is told before the libraries of deep learning load.
+    _, refused = _each(files, lambda file: load_submission(file, overrides or []))
+    good = [file for file in files if file not in refused]
+    reports: list[dict[str, Any]] = []
+    if good:
+        from harness.terminal import print_validation
+        from harness.validation import check
 
-    reports = [check(file, overrides or []) for file in files]
-    if as_json:
+        reports, unfit = _each(good, lambda file: check(file, overrides or []))
+        refused |= unfit
+        for report in () if as_json else reports:
+            print_validation(report, Console())
+    if as_json and reports:
         print_json(reports)
-        return
-    from harness.terminal import print_validation
+    if refused:
+        from harness.terminal import safe_terminal
 
-    for report in reports:
-        print_validation(report, Console())
+        *others, last = refused.values()
+        for error in others:
+            typer.echo(f"error: {safe_terminal(str(error))}", err=True)
+        raise last
+
+
+def _each(files: list[Path], look: Callable[[Path], Any]) -> tuple[list[Any], dict[Path, HarnessError]]:
+    """What `look` finds in each file, and what is wrong with the others."""
+    found, refused = [], {}
+    for file in files:
+        try:
+            found.append(look(file))
+        except HarnessError as error:
+            named = str(error).startswith(f"{file}:")
+            refused[file] = error if named else HarnessError(f"{file}: {error}")
+    return found, refused
 
 
 def list_names(
