@@ -120,9 +120,7 @@ def _array(raw: bytes) -> NDArray[Any]:
     return np.frombuffer(body, dtype=dtype).reshape(shape).copy()
 
 
-@lru_cache(
-    maxsize=1024
-)  # records on the same images have the same headers, and numpy takes longer for one than for all
+@lru_cache(maxsize=1024)  # the same for all records on the same images, and numpy takes long to read one
 def _header(raw: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
     stream = io.BytesIO(raw)
     version = np.lib.format.read_magic(stream)
