@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -34,30 +34,34 @@ def draw_weights(images: int, draws: int, seed: int) -> NDArray[np.int64]:
 
 def draw_blocks(images: int, draws: int, seed: int) -> Iterator[Weights]:
     """`draw_weights`, [some, N] at a time, so that memory stays bounded; few images in a type of fewer bytes."""
-    yield from _blocks(images, draws, seed, False)
+    yield from _blocks(_samples, images, draws, seed)
 
 
 def swap_blocks(images: int, draws: int, seed: int) -> Iterator[Weights]:
     """Random swaps, [some, N] at a time, D in all: 1 where an image's two predictions are swapped, else 0."""
-    yield from _blocks(images, draws, seed, True)
+    yield from _blocks(_swaps, images, draws, seed)
 
 
-def _blocks(images: int, draws: int, seed: int, swaps: bool) -> Iterator[Weights]:
+Maker = Callable[[int, int, int], Iterator[NDArray[np.int64]]]  # of images, draws, seed: blocks of `_sizes` rows
+
+
+def _blocks(make: Maker, images: int, draws: int, seed: int) -> Iterator[Weights]:
     if images * draws <= _KEPT_BYTES:
-        packed = _packed(images, draws, seed, swaps)
-        rows = _rows(images)
-        for start in range(0, draws, rows):
-            yield packed[start : start + rows]
+        packed = _packed(make, images, draws, seed)
+        start = 0
+        for size in _sizes(images, draws):
+            yield packed[start : start + size]
+            start += size
     else:
-        yield from _drawn(images, draws, seed, swaps)
+        yield from make(images, draws, seed)
 
 
 @lru_cache(maxsize=_KEPT)
-def _packed(images: int, draws: int, seed: int, swaps: bool) -> NDArray[np.unsignedinteger[Any]]:
+def _packed(make: Maker, images: int, draws: int, seed: int) -> NDArray[np.unsignedinteger[Any]]:
     """All draws in as few bytes as they need. A board compares many entries on the same images under the same draws."""
     packed = np.zeros((draws, images), np.uint8)
     start = 0
-    for block in _drawn(images, draws, seed, swaps):
+    for block in make(images, draws, seed):
         if block.max(initial=0) > np.iinfo(packed.dtype).max:
             packed = packed.astype(np.uint32)
         packed[start : start + len(block)] = block
@@ -65,17 +69,21 @@ def _packed(images: int, draws: int, seed: int, swaps: bool) -> NDArray[np.unsig
     return packed
 
 
-def _drawn(images: int, draws: int, seed: int, swaps: bool) -> Iterator[NDArray[np.int64]]:
-    generator = np.random.default_rng([seed, 3] if swaps else seed)  # swaps are a stream of their own
-    rows = _rows(images)
+def _samples(images: int, draws: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    generator = np.random.default_rng(seed)
+    for size in _sizes(images, draws):
+        counts = [np.bincount(generator.integers(0, images, images), minlength=images) for _ in range(size)]
+        yield np.array(counts, dtype=np.int64).reshape(size, images)
+
+
+def _swaps(images: int, draws: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    generator = np.random.default_rng([seed, 3])  # a stream of their own
+    for size in _sizes(images, draws):
+        yield generator.integers(0, 2, (size, images))
+
+
+def _sizes(images: int, draws: int) -> Iterator[int]:
+    """How many draws are in each block."""
+    rows = max(_ROWS, _CELLS // max(images, 1))
     for start in range(0, draws, rows):
-        size = min(rows, draws - start)
-        if swaps:
-            yield generator.integers(0, 2, (size, images))
-        else:
-            counts = [np.bincount(generator.integers(0, images, images), minlength=images) for _ in range(size)]
-            yield np.array(counts, dtype=np.int64).reshape(size, images)
-
-
-def _rows(images: int) -> int:
-    return max(_ROWS, _CELLS // max(images, 1))
+        yield min(rows, draws - start)

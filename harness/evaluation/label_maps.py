@@ -7,11 +7,9 @@ subfolder (cityscapesScripts, evalPixelLevelSemanticLabeling.py, getPrediction).
 from __future__ import annotations
 
 import io
-import lzma
 import os
 import struct
 import zipfile
-import zlib
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from harness.atomic import write_bytes
 from harness.errors import HarnessError
+from harness.evaluation.array_files import DAMAGED
 
 _MAX_FILE_BYTES = 256 << 20
 _MAX_FILES = 1_000_000
@@ -98,7 +97,7 @@ class LabelMaps:
         try:
             with self._archive.open(name) as member:
                 data = member.read(_MAX_FILE_BYTES + 1)
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError) as error:
+        except (*DAMAGED, OSError) as error:
             raise HarnessError(f"{self.path(frame)}: cannot be unpacked ({error}); make the ZIP again") from None
         if len(data) > _MAX_FILE_BYTES:
             raise HarnessError(f"{self.path(frame)}: unpacks to more than {_MAX_FILE_BYTES >> 20} MiB; refused")
@@ -176,7 +175,7 @@ def _walk(folder: Path, ending: str) -> list[str]:
 def _open_archive(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+    except (*DAMAGED, OSError) as error:
         raise HarnessError(f"{path}: not a folder and not a valid ZIP file ({error})") from None
 
 

@@ -300,9 +300,12 @@ class SegmentationResult(SummedResult):
 
     def _iou(self, prefix: str, weights: Weights) -> NDArray[np.float64]:
         # One product in float64: sums of pixels are whole numbers below 2**53, so they are exact in any order.
-        w = weights.astype(np.float64)
-        tp, fp, fn = (w @ self.arrays[f"{prefix}{name}"].astype(np.float64) for name in ("tp", "fp", "fn"))
-        return ratio(tp, tp + fp + fn)
+        return _ratio_of(weights.astype(np.float64) @ (self._pixels(prefix) if prefix else self.image_sums))
+
+    def _pixels(self, prefix: str) -> NDArray[np.float64]:
+        """Pixels of each class (or category) that are hit, then those in its union: float64 [N, 2 E] (or [N, 2 G])."""
+        tp, fp, fn = (self.arrays[f"{prefix}{name}"].astype(np.float64) for name in ("tp", "fp", "fn"))
+        return np.concatenate([tp, tp + fp + fn], axis=1)
 
     def _instance_iou(self, weights: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The iIoU of each class with instances [D, I], and of each category of which all classes have some [D, G]."""
@@ -335,13 +338,11 @@ class SegmentationResult(SummedResult):
 
     def by_image(self) -> NDArray[np.float64]:
         """Pixels of each class that are hit, and that are in its union: float64 [N, 2 E]."""
-        tp, fp, fn = (self.arrays[name].astype(np.float64) for name in ("tp", "fp", "fn"))
-        return np.concatenate([tp, tp + fp + fn], axis=1)
+        return self._pixels("")
 
     def number_of(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         """Mean IoU over the classes that occur."""
-        hits, unions = np.split(sums, 2, axis=1)
-        return _mean_of_defined(ratio(hits, unions))
+        return _mean_of_defined(_ratio_of(sums))
 
     def reduce_by(self, kind: str, weights: Weights) -> tuple[list[str], NDArray[np.float64]]:
         """IoU of each evaluated class, or of each category."""
@@ -400,6 +401,12 @@ class SegmentationResult(SummedResult):
         for name in _Row._fields:
             arrays[name] = np.concatenate([s.arrays[name] for s in shards])[first]
         return cls(arrays)
+
+
+def _ratio_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """IoU [D, E] of sums of hit pixels beside those of unions [D, 2 E]; NaN where a union is empty."""
+    hits, unions = np.split(sums, 2, axis=1)
+    return ratio(hits, unions)
 
 
 def _mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
