@@ -26,6 +26,7 @@ from harness.board.schema import (
     TaskResult,
     migrate,
 )
+from harness.cards import METRIC_OF_TASK
 from harness.documents import describe
 from harness.errors import HarnessError, suggestion
 from harness.evaluation import result_class
@@ -237,7 +238,7 @@ def read_statistics(board: Path, record: Record) -> dict[str, Result]:
 
     Raises:
         HarnessError: The file is missing, damaged, too large, holds objects or other arrays than the record names, or
-            was made with another version of a metric.
+            was made with another version of a metric, or with a metric that is not the task's.
     """
     path = board / "records" / record.id / STATISTICS
     return parse_statistics(_bytes(path, MAX_STATISTICS_BYTES), record, str(path))
@@ -266,6 +267,11 @@ def parse_statistics(raw: bytes, record: Record, source: str, limit: int = MAX_S
             kind = result_class(task.protocol.metric)
         except HarnessError as error:
             raise HarnessError(f"{source}: {card}: {error}") from None
+        if kind.metric != METRIC_OF_TASK[task.task]:
+            raise HarnessError(
+                f"{source}: {card}: {task.task} is scored by {METRIC_OF_TASK[task.task]}, not by {kind.metric}; submit "
+                "the entry again"
+            )
         if kind.version != task.protocol.metric_version:
             raise HarnessError(
                 f"{source}: {card} was scored with {kind.metric} version {task.protocol.metric_version}, this harness "

@@ -231,6 +231,15 @@ def test_statistics_of_another_metric_version_are_refused(builder: Any, right: A
         read_statistics(builder.board, record)
 
 
+def test_a_metric_that_is_not_the_tasks_is_not_believed(builder: Any, right: Any) -> None:
+    record, statistics = builder.record("a", {"one": right(2, 5)})
+    task = record.tasks["one"].model_copy(update={"task": "vqa"})
+    write_record(builder.board, record.model_copy(update={"tasks": {"one": task}}), statistics)
+    (read,) = read_records(builder.board)
+    with pytest.raises(HarnessError, match="one: vqa is scored by vqa_v2, not by top1; submit the entry again"):
+        read_statistics(builder.board, read)
+
+
 def test_an_entry_is_found_with_all_its_seeds_by_name_or_by_name_and_fingerprint(builder: Any, right: Any) -> None:
     seeds = [builder.add("alpha", {"one": right(2, 5)}, seed=seed) for seed in (2, 0)]
     builder.add("beta", {"one": right(2, 5)}, fingerprint="0" * 12)
