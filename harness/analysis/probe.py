@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from harness.data.samples import (
     SegmentationSample,
     VqaSample,
 )
-from harness.models.features import Features
+from harness.models.features import Features, padding_of, pooled
 from harness.run_data import Splits, task_data
 
 QUESTIONS = 4  # that are asked about every image
@@ -118,10 +118,10 @@ def probe(run: Run, name: str, images: Sequence[tuple[Adapter, int]]) -> Probed:
     pictures = Pictures(like, images, questions(run, name) if like.task == "vqa" else ())
     tokens, features, outputs = [], [], []
     for one in passes(run, name, whole_images(run, name, pictures)):
-        means = torch.cat([level.float().mean((2, 3)) for level in one.outputs], dim=1)
+        means = _means(one.outputs, one.batch)
         outputs.append(means.reshape(len(one.batch.ids), -1))  # of every image's questions side by side
         if one.features is not None:
-            features.append(_pooled(run, name, one.features))
+            features.append(_read(run, name, one.features, one.batch))
         if one.tokens is not None:
             tokens.append(by_image(one.tokens.float().mean(1), one.batch))
     stacked = _stacked(outputs)
@@ -196,10 +196,15 @@ def by_image(rows: Tensor, batch: Batch) -> Tensor:
     return total / torch.bincount(index, minlength=len(batch.ids)).to(rows)[:, None]
 
 
-def _pooled(run: Run, name: str, features: Features) -> Tensor:
+def _read(run: Run, name: str, features: Features, batch: Batch) -> Tensor:
     if run.network.reads(name) == "pooled" or not features.pyramid:
         return features.pooled.float()
-    return torch.cat([level.float().mean((2, 3)) for level in features.pyramid.values()], dim=1)
+    return _means(features.pyramid.values(), batch)
+
+
+def _means(levels: Iterable[Tensor], batch: Batch) -> Tensor:
+    """The mean of each map over what is no padding, one beside the other: float [R, sum of channels]."""
+    return torch.cat([pooled(level.float(), padding_of(level, batch)) for level in levels], dim=1)
 
 
 def _stacked(parts: Sequence[Tensor]) -> Matrix | None:

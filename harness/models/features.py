@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from harness.data.batches import Batch
 from harness.models.placeholders import TokenStream
 
 
@@ -40,6 +41,38 @@ class FeatureShape:
     strides: tuple[int, ...]
     channels: int
     pooled_width: int
+
+
+def pooled(level: Tensor, padding: Tensor | None = None) -> Tensor:
+    """Mean over the positions of a map that are no padding.
+
+    Args:
+        level: float [B, C, h, w].
+        padding: bool [B, h, w], True at padding, or None.
+
+    Returns:
+        float [B, C].
+    """
+    if padding is None:
+        return level.mean((2, 3))
+    inside = (~padding)[:, None].to(level.dtype)
+    return (level * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1)
+
+
+def padding_of(level: Tensor, batch: Batch) -> Tensor | None:
+    """Where a map of a batch is padding.
+
+    Args:
+        level: float [R, C, h, w]; R rows are images, or questions about them (one place each, which is none).
+        batch: Tells how large each image is in it.
+
+    Returns:
+        bool [R, h, w], or None where nothing is.
+    """
+    if batch.contents is None or len(level) != len(batch.ids):
+        return None
+    height, width = batch.images.shape[-2:]
+    return padding_mask(batch.contents, (height, width), (level.shape[2], level.shape[3]))
 
 
 def padding_mask(contents: Tensor, image_size: tuple[int, int], map_size: tuple[int, int]) -> Tensor:

@@ -16,8 +16,9 @@ from tests_support import batches, document
 from torch import Tensor, nn
 
 from harness.models.config import ModelConfig
+from harness.models.features import pooled
 from harness.models.network import MultiTaskNetwork, TaskSpec
-from harness.models.sharing.experts import Experts, Gate, pooled
+from harness.models.sharing.experts import Experts, Gate
 from harness.models.sharing.mmoe import Mmoe, Moe
 from harness.models.sharing.ple import Extraction, Ple
 

@@ -6,17 +6,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from harness.data.batches import Batch
 from harness.errors import HarnessError, suggestion
 from harness.models.backbones.base import Build
 from harness.models.config import ModelConfig
-from harness.models.features import Features, padding_mask
+from harness.models.features import Features, padding_of, pooled
 from harness.models.placeholders import Placeholders
 from harness.models.sharing.columns import ColumnSharing, begin
 from harness.models.sharing.config import AsymmetricConfig
-from harness.models.sharing.experts import pooled
 from harness.models.sharing.joining import FeatureProjection
 
 
@@ -84,7 +83,7 @@ class AsymmetricSharing(ColumnSharing):
         if (task in self._pooled_only) == (source in self._pooled_only):
             return features
         if task in self._pooled_only:
-            means = [pooled(level, _padding(batch, level)) for level in features.pyramid.values()]
+            means = [pooled(level, padding_of(level, batch)) for level in features.pyramid.values()]
             return Features({}, torch.cat(means, 1), None)
         height, width = batch.images.shape[-2:]
         spread = features.pooled[:, :, None, None]
@@ -106,13 +105,6 @@ def _evaluating(trunk: nn.Module) -> Iterator[None]:
         yield
     finally:
         trunk.train(training)
-
-
-def _padding(batch: Batch, level: Tensor) -> Tensor | None:
-    if batch.contents is None:
-        return None
-    height, width = batch.images.shape[-2:]
-    return padding_mask(batch.contents, (height, width), (level.shape[2], level.shape[3]))
 
 
 def _sources(config: AsymmetricConfig, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:

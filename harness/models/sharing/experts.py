@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.models.features import pooled
+
 
 class Experts(nn.Module):
     """E small residual blocks f_e over one feature map, computed together.
@@ -69,22 +71,6 @@ class Gate(nn.Module):
         if self.keeps:
             self.kept = weights.detach()
         return weights
-
-
-def pooled(features: Tensor, padding: Tensor | None = None) -> Tensor:
-    """Mean over the positions of a map that are no padding.
-
-    Args:
-        features: float [B, C, h, w].
-        padding: bool [B, h, w], True at padding, or None.
-
-    Returns:
-        float [B, C].
-    """
-    if padding is None:
-        return features.mean((2, 3))
-    inside = (~padding)[:, None].to(features.dtype)
-    return (features * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1)
 
 
 def mixed(weights: Tensor, outputs: Tensor) -> Tensor:

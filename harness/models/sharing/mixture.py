@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from harness.data.batches import Batch
 from harness.models.backbones.base import Build
 from harness.models.config import ModelConfig
-from harness.models.features import Features, padding_mask
+from harness.models.features import Features, padding_of
 from harness.models.placeholders import Placeholders
 from harness.models.sharing.experts import Gate
 from harness.models.sharing.hard import HardSharing
@@ -103,7 +103,7 @@ class MixtureSharing(HardSharing):
                     self._loads.add(name, mixture.places(), tasks)
                 continue
             level = one.pyramid[int(name)]
-            for task, map_ in mixture(level, _padding(batch, level), tasks).items():
+            for task, map_ in mixture(level, padding_of(level, batch), tasks).items():
                 found[task] = replace(found[task], pyramid=found[task].pyramid | {int(name): map_})
             if self._loads is not None:
                 self._loads.add(name, mixture.places(), tasks)
@@ -130,10 +130,3 @@ class MixtureSharing(HardSharing):
             for tasks in same.values():
                 for name in [POOLED] if reading_pooled else map(str, self.shape.strides):
                     yield tasks, name
-
-
-def _padding(batch: Batch, level: Tensor) -> Tensor | None:
-    if batch.contents is None:
-        return None
-    height, width = batch.images.shape[-2:]
-    return padding_mask(batch.contents, (height, width), (level.shape[2], level.shape[3]))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.data.batches import Batch
-from harness.models.features import padding_mask
+from harness.models.features import padding_of
 
 
 def pseudo_labels(
@@ -84,14 +84,10 @@ def places(outputs: Sequence[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
     Returns:
         float [R, C, N], all places of all maps; and bool [R, N], those that do not lie in padding.
     """
-    size = (batch.images.shape[-2], batch.images.shape[-1])
     valid = []
     for level in outputs:
-        grid = (level.shape[-2], level.shape[-1])
-        if batch.contents is None or len(level) != len(batch.ids):
-            valid.append(torch.ones(len(level), *grid, dtype=torch.bool, device=level.device))
-        else:
-            valid.append(~padding_mask(batch.contents, size, grid))
+        padding = padding_of(level, batch)
+        valid.append(torch.ones_like(level[:, 0], dtype=torch.bool) if padding is None else ~padding)
     return torch.cat([level.flatten(2) for level in outputs], 2), torch.cat([one.flatten(1) for one in valid], 1)
 
 
