@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -15,15 +15,31 @@ LINES = 6  # seeds that are told apart by their line's class
 MAX_POINTS = 240  # per line; more than the plot has pixels
 
 
+def reach(ends: Iterable[float]) -> float:
+    """How far a scale goes on which bars can be compared: to the furthest end, but at most twice the upper quartile.
+
+    One bar far out, as that of a network that learned nothing, would otherwise make dots of all others.
+
+    Args:
+        ends: How far from the scale's middle each bar goes, at least 0.
+    """
+    sizes = sorted(ends)
+    quartile = sizes[3 * len(sizes) // 4] if sizes else 0.0
+    return min(sizes[-1], 2 * quartile) if quartile else max(sizes, default=0.0)
+
+
 def interval_bar(value: float, low: float, high: float, scale: tuple[float, float]) -> Markup:
-    """A number with its interval on a scale that all rows of a column share."""
+    """A number with its interval on a scale that all rows of a column share; an arrow if it lies beyond the scale."""
     width, height = 116, 14
     x = _scaled(scale, 4, width - 4)
+    dot = _beyond(value, scale, (4, width - 4), 7) or Markup('<circle class="dot" cx="{}" cy="7" r="4"/>').format(
+        _n(x(value))
+    )
     return Markup(
         '<svg class="bar" viewBox="0 0 {w} {h}" width="{w}" height="{h}" aria-hidden="true">'
         '<line class="axis" x1="0" x2="{w}" y1="7" y2="7"/><line class="range" x1="{low}" x2="{high}" y1="7" y2="7"/>'
-        '<circle class="dot" cx="{value}" cy="7" r="4"/></svg>'
-    ).format(w=width, h=height, low=_n(x(low)), high=_n(x(high)), value=_n(x(value)))
+        "{dot}</svg>"
+    ).format(w=width, h=height, low=_n(x(low)), high=_n(x(high)), dot=dot)
 
 
 def forest_bar(
@@ -47,12 +63,24 @@ def _around_zero(values: tuple[float, float, float], extent: float, kind: str, l
     width, height = 150, 20
     x = _scaled((-extent, extent), 5, width - 5)
     value, low, high = (x(number) for number in values)
+    dot = _beyond(values[0], (-extent, extent), (5, width - 5), 10) or Markup(
+        '<rect class="dot" x="{}" y="6" width="8" height="8" rx="2"/>'
+    ).format(_n(value - 4))
     return Markup(
         '<svg class="forest {kind}" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" aria-label="{label}">'
         '<line class="zero" x1="{zero}" x2="{zero}" y1="0" y2="{h}"/>'
         '<line class="range" x1="{low}" x2="{high}" y1="10" y2="10"/>'
-        '<rect class="dot" x="{left}" y="6" width="8" height="8" rx="2"/></svg>'
-    ).format(kind=kind, w=width, h=height, label=label, zero=_n(x(0)), low=_n(low), high=_n(high), left=_n(value - 4))
+        "{dot}</svg>"
+    ).format(kind=kind, w=width, h=height, label=label, zero=_n(x(0)), low=_n(low), high=_n(high), dot=dot)
+
+
+def _beyond(value: float, scale: tuple[float, float], ends: tuple[int, int], middle: int) -> Markup:
+    """An arrow at the end of the scale that a number lies beyond; nothing if it lies on the scale."""
+    if scale[0] <= value <= scale[1]:
+        return Markup()
+    tip, way = (ends[0], 1) if value < scale[0] else (ends[1], -1)
+    points = f"{tip - 4 * way},{middle} {tip + 4 * way},{middle - 5} {tip + 4 * way},{middle + 5}"
+    return Markup('<polygon class="dot" points="{}"/>').format(points)
 
 
 def line_plot(name: str, curves: Mapping[int, Curve]) -> Markup:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from markupsafe import Markup
@@ -103,24 +104,11 @@ def html(report: Mapping[str, Any]) -> str:
     """The report as one page that needs no network; all text from outside is escaped."""
     style = read("style.css", "study.css")
     cards = _cards(report)
-    scales = {
-        card: (
-            min(arm["tasks"][card]["low"] for arm in report["arms"] if card in arm["tasks"]),
-            max(arm["tasks"][card]["high"] for arm in report["arms"] if card in arm["tasks"]),
-        )
-        for card in cards
-    }
-    extents = {
-        card: max((max(abs(o["low"]), abs(o["high"])) for o in report["contrasts"] if o["card"] == card), default=0.0)
-        for card in cards
-    }
-    changes = [arm[key] for arm in report["arms"] for key in ("delta_m", "delta_m_single") if arm[key]]
-    reach = max((max(abs(change["low"]), abs(change["high"])) for change in changes), default=0.0)
-    widest = max(
-        (max(abs(one["low"]), abs(one["high"])) for c in report["claims"] for t in c["tasks"] for one in t["against"]),
-        default=0.0,
-    )
-    furthest = max((max(abs(one["low"]), abs(one["high"])) for one in report["interactions"]), default=0.0)
+    scales = {card: _scale([arm["tasks"][card] for arm in report["arms"] if card in arm["tasks"]]) for card in cards}
+    extents = {card: _extent(one for one in report["contrasts"] if one["card"] == card) for card in cards}
+    changes = _extent(arm[key] for arm in report["arms"] for key in ("delta_m", "delta_m_single") if arm[key])
+    widest = _extent(one for claim in report["claims"] for task in claim["tasks"] for one in task["against"])
+    furthest = _extent(report["interactions"])
     return (
         environment()
         .get_template("study.html")
@@ -141,7 +129,7 @@ def html(report: Mapping[str, Any]) -> str:
                         for card, task in arm["tasks"].items()
                     },
                     "changes": [
-                        (arm[key], charts.relative_bar(arm[key], reach) if arm[key] else "")
+                        (arm[key], charts.relative_bar(arm[key], changes) if arm[key] else "")
                         for key in ("delta_m", "delta_m_single")
                     ],
                 }
@@ -155,6 +143,19 @@ def html(report: Mapping[str, Any]) -> str:
             ],
         )
     )
+
+
+def _extent(bars: Iterable[Mapping[str, Any]]) -> float:
+    """The end, on both sides of zero, of a scale for some intervals."""
+    return charts.reach(max(abs(bar["low"]), abs(bar["high"])) for bar in bars)
+
+
+def _scale(tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """Both ends of a scale for what arms reach on a task, around the arm in the middle."""
+    middle = median(task["value"] for task in tasks)
+    extent = charts.reach(max(middle - task["low"], task["high"] - middle) for task in tasks)
+    lowest, highest = min(task["low"] for task in tasks), max(task["high"] for task in tasks)
+    return max(lowest, middle - extent), min(highest, middle + extent)
 
 
 def _with_bars(task: Mapping[str, Any], reach: float) -> dict[str, Any]:

@@ -86,6 +86,7 @@ def _rule(study: Study, comparisons: int) -> str:
         told += (
             " A claim is supported on a task if its arm is better than every arm that it has to beat, and contradicted"
             " if it is worse than the first of them, after Holm's correction over all claims and tasks."
+            " Claims are corrected by themselves: what decides one may not be told apart among all comparisons."
         )
     if study.stop is not None:
         told += (

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.board.charts import forest_bar, interval_bar, line_plot
+from harness.board.charts import forest_bar, interval_bar, line_plot, reach
 
 ANY = st.floats(allow_nan=False, allow_infinity=False)
 TEXT = st.text(st.characters(exclude_categories=("Cc", "Cs", "Cn")))
@@ -42,3 +42,21 @@ def test_a_value_in_the_middle_of_its_scale_is_drawn_in_the_middle() -> None:
     circle = ElementTree.fromstring(interval_bar(0.5, 0.4, 0.6, (0.0, 1.0))).find("circle")
     assert circle is not None
     assert float(circle.get("cx", "")) == 58
+
+
+def test_a_number_beyond_its_scale_is_an_arrow_at_the_scales_end() -> None:
+    assert "polygon" not in forest_bar(-2.0, -3.0, 5.0, 2.0, clear=True)  # an interval may be cut off
+    for value, tip in ((-2.1, 1.0), (2.1, 149.0)):
+        arrow = ElementTree.fromstring(forest_bar(value, value - 1, value + 1, 2.0, clear=True)).find("polygon")
+        assert arrow is not None
+        assert float(arrow.get("points", "").split(",")[0]) == tip
+    drawn = ElementTree.fromstring(interval_bar(0.1, 0.0, 0.2, (0.5, 1.0)))
+    assert drawn.find("circle") is None
+    assert drawn.find("polygon") is not None
+
+
+def test_one_bar_far_out_does_not_make_dots_of_the_others() -> None:
+    assert reach([]) == 0
+    assert reach([0.0, 0.0, 0.0, 4.0]) == 4  # nothing to hold it against
+    assert reach([3.0, 1.0, 2.0, 5.0]) == 5
+    assert reach([1.0, 2.0, 3.0, 2.0, 2.0, 3.0, 1.0, 78.0]) == 6
