@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from multiprocessing import forkserver, parent_process, resource_tracker
+from types import TracebackType
 
 
 def start_fork_server() -> None:
@@ -32,4 +34,11 @@ def end_with_parent(worker: int = 0) -> None:
             parent.join()
             os._exit(1)
 
+        sys.excepthook = _unless_parent_left
         threading.Thread(target=watch, daemon=True).start()
+
+
+def _unless_parent_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Show an error, but not that a batch could not be handed over to a parent that is no more."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
