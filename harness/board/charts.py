@@ -79,8 +79,8 @@ def _beyond(value: float, scale: tuple[float, float], ends: tuple[int, int], mid
     if scale[0] <= value <= scale[1]:
         return Markup()
     tip, way = (ends[0], 1) if value < scale[0] else (ends[1], -1)
-    points = f"{tip - 4 * way},{middle} {tip + 4 * way},{middle - 5} {tip + 4 * way},{middle + 5}"
-    return Markup('<polygon class="dot" points="{}"/>').format(points)
+    corners = f"{tip - 4 * way},{middle} {tip + 4 * way},{middle - 5} {tip + 4 * way},{middle + 5}"
+    return Markup('<polygon class="dot" points="{}"/>').format(corners)
 
 
 def line_plot(name: str, curves: Mapping[int, Curve]) -> Markup:
