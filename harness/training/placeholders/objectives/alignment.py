@@ -16,12 +16,13 @@ TARGET, SMALLEST = 1.0, 1e-4  # γ and ε of VICReg
 
 
 class Alignment(Objective):
-    """a · Σ_{s<t} ‖z̄_t - z̄_s‖² + v · Σ_t V(Z_t).
+    """a · Σ_{s<t} D(Z_t, Z_s) + v · Σ_t V(Z_t).
 
-    z̄_t is the mean of a task's final tokens over tokens and samples. V(Z) = 1/d · Σ_j max(0, 1 - sqrt(Var(z_j) + ε)) of
-    the samples' mean tokens z, with the unbiased variance over the task's samples: the variance term of VICReg (Bardes
-    et al. 2022, arXiv:2105.04906, section 4.1, eqs. 1 and 2), summed over tasks as there over two views. Without it
-    constant tokens are the optimum. As for a batch norm, the samples are those that a process sees at a time.
+    D estimates the squared distance of what two tasks' tokens are on average, ‖E z_t - E z_s‖², from the mean tokens z
+    of a step's few samples, without the share that is their scatter (see `distance`). V(Z) = 1/d · Σ_j max(0, 1 -
+    sqrt(Var(z_j) + ε)), with the unbiased variance over the task's samples: the variance term of VICReg (Bardes et al.
+    2022, arXiv:2105.04906, section 4.1, eqs. 1 and 2), summed over tasks as there over two views. Without it constant
+    tokens are an optimum. As for a batch norm, the samples are those that a process sees at a time.
 
     Args:
         config: The weights a and v.
@@ -36,15 +37,28 @@ class Alignment(Objective):
     def forward(self, tokens: StepTokens) -> Tensor | None:
         """See `Objective`."""
         samples = [ends.float().mean(1) for ends in tokens.ends.values()]
-        total = self._weight * distance([one.mean(0) for one in samples])
+        total = self._weight * distance(samples)
         if self._variance_weight:
             total = total + self._variance_weight * torch.stack([spread_hinge(one) for one in samples]).sum()
         return total * tokens.part
 
 
-def distance(means: list[Tensor]) -> Tensor:
-    """Σ_{s<t} ‖z̄_t - z̄_s‖² of T means, float [d] each."""
-    pairs = [(one - other).square().sum() for one, other in combinations(means, 2)]
+def distance(tasks: list[Tensor]) -> Tensor:
+    """Σ_{s<t} max(0, ‖z̄_t - z̄_s‖² - v_t/B_t - v_s/B_s), z̄ the means and v the total variances of B samples.
+
+    Means of a few samples scatter, each by v/B: the plain square would be larger by that on average, and smallest for
+    tokens that do not depend on the image at all. Less it, the square is unbiased (Gretton et al. 2012, "A Kernel
+    Two-Sample Test", JMLR 13, eq. 3, with the linear kernel); below 0 there is nothing left to align.
+
+    Args:
+        tasks: Mean tokens of T tasks, float [B_t, d] each.
+    """
+    means = [one.mean(0) for one in tasks]
+    scatter = [one.var(0).sum() / len(one) if len(one) > 1 else one.new_zeros(()) for one in tasks]
+    pairs = [
+        torch.relu((means[s] - means[t]).square().sum() - scatter[s] - scatter[t])
+        for s, t in combinations(range(len(tasks)), 2)
+    ]
     return torch.stack(pairs).sum() if pairs else means[0].new_zeros(())
 
 

@@ -17,10 +17,11 @@ class AlignmentConfig(Section):
     """The mean tokens of the tasks are drawn together, while a hinge keeps those of different images apart.
 
     Attributes:
-        weight: Of the squared distance between the mean tokens of every two tasks.
+        weight: Of the squared distance between the mean tokens of every two tasks, less what means of a step's few
+            images scatter by chance.
         variance_weight: Of the hinge that keeps each coordinate's standard deviation over a task's samples from falling
-            below 1; with 0 tokens collapse. The default is ours: the distance is a sum over coordinates and the hinge
-            a mean, so that of equal weights the hinge's would be too little.
+            below 1; with 0 constant tokens are as good as any. The default is ours: the distance is a sum over
+            coordinates and the hinge a mean, so that of equal weights the hinge's would be too little.
     """
 
     weight: Weight = 0.05
