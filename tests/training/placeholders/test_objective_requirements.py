@@ -137,7 +137,7 @@ def test_what_is_off_changes_no_fingerprint_and_what_is_on_does() -> None:
     assert len({off, *found.values()}) == len(KEYS) + 2
     # A switch that is on is told whole, so that no later change of a default goes unnoticed.
     assert submission({"alignment": {}}).training.science()["placeholders"] == {
-        "alignment": {"weight": 0.05, "variance_weight": 1.0}
+        "alignment": {"weight": 0.05, "variance_weight": 0.05}
     }
 
 

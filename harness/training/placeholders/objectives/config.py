@@ -20,12 +20,12 @@ class AlignmentConfig(Section):
         weight: Of the squared distance between the mean tokens of every two tasks, less what means of a step's few
             images scatter by chance.
         variance_weight: Of the hinge that keeps each coordinate's standard deviation over a task's samples from falling
-            below 1; with 0 constant tokens are as good as any. The default is ours: the distance is a sum over
-            coordinates and the hinge a mean, so that of equal weights the hinge's would be too little.
+            below 1; with 0 constant tokens are as good as any. By default both weights are equal, as in VICReg; a hinge
+            of 1 takes over the training of a small network.
     """
 
     weight: Weight = 0.05
-    variance_weight: float = Field(default=1.0, ge=0, le=1000)
+    variance_weight: float = Field(default=0.05, ge=0, le=1000)
 
 
 class AuxiliaryConfig(Section):
