@@ -14,6 +14,7 @@ from harness.board import charts
 from harness.board.templating import digest, environment, read
 from harness.board.text import duration, percent, points, quantity, safe_markdown
 from harness.studies import robustness_page
+from harness.studies.contrasts import SIGNIFICANCE
 
 _DETECTABLE = (
     "*detectable* is the smallest true difference that the most demanding of the corrected tests would have told apart"
@@ -137,10 +138,8 @@ def html(report: Mapping[str, Any]) -> str:
             ],
             waiting=_waiting(report),
             runs=(sum(len(arm["seeds"]) for arm in report["arms"]), _planned(report)),
-            interactions=[one | {"bar": _forest(one, furthest, one["verdict"])} for one in report["interactions"]],
-            contrasts=[
-                one | {"bar": _forest(one, extents[one["card"]], one["verdict"])} for one in report["contrasts"]
-            ],
+            interactions=[one | {"bar": _forest(one, furthest, _clear(one))} for one in report["interactions"]],
+            contrasts=[one | {"bar": _forest(one, extents[one["card"]], _clear(one))} for one in report["contrasts"]],
         )
     )
 
@@ -159,11 +158,19 @@ def _scale(tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
 
 
 def _with_bars(task: Mapping[str, Any], reach: float) -> dict[str, Any]:
-    return {**task, "against": [one | {"bar": _forest(one, reach, task["verdict"])} for one in task["against"]]}
+    """A claim's task with a bar for each comparison, filled where the claim is decided and this one shows it."""
+    decided = _clear(task)
+    bars = [_forest(one, reach, decided and one["p_value"] < SIGNIFICANCE) for one in task["against"]]
+    return {**task, "against": [one | {"bar": bar} for one, bar in zip(task["against"], bars, strict=True)]}
 
 
-def _forest(one: Mapping[str, Any], reach: float, verdict: str) -> Markup:
-    return charts.forest_bar(one["difference"], one["low"], one["high"], reach, verdict != "not told apart")
+def _clear(one: Mapping[str, Any]) -> bool:
+    """Whether a verdict says more than that nothing is known."""
+    return bool(one["verdict"] != "not told apart")
+
+
+def _forest(one: Mapping[str, Any], reach: float, clear: bool) -> Markup:
+    return charts.forest_bar(one["difference"], one["low"], one["high"], reach, clear)
 
 
 def _claims(claims: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -61,6 +61,13 @@ def test_a_claim_is_contradicted_where_its_arm_is_worse_than_the_plain_network(t
     assert f"worse than plain, so contradicted on {CARDS[0]}" in made["claims"][0]["sentence"]
 
 
+def test_bars_of_a_decided_claim_are_filled_for_the_comparisons_that_show_it(tmp_path: Path) -> None:
+    made = judged(tmp_path, {"plain": [0.9, 0.5], "tokens": [0.3, 0.5], "frozen": [0.3, 0.5]})
+    assert made["claims"][0]["tasks"][0]["against"][1]["p_value"] > 0.05
+    claims = html(made).split("</table>")[0]
+    assert [claims.count(f'class="forest {kind}"') for kind in ("worse", "better", "open")] == [1, 0, 3]
+
+
 def test_a_claim_stays_open_while_a_control_has_not_run(tmp_path: Path) -> None:
     path = write(tmp_path, arms=THREE, claims=[CLAIM])
     made = report(load_study(path), arms(path), tmp_path / "empty")
