@@ -165,6 +165,7 @@ def test_alignment_weighs_the_distance_of_means_over_tokens_and_samples_and_the_
 
 
 def test_the_tasks_means_come_together_and_tokens_keep_what_they_say_of_images() -> None:
+    torch.manual_seed(0)
     read = nn.Linear(8, 8)
 
     def apart() -> float:
@@ -172,23 +173,25 @@ def test_the_tasks_means_come_together_and_tokens_keep_what_they_say_of_images()
         return float((means[0] - means[1]).square().sum())
 
     before = apart()
-    trained(0.0, read)
+    train(0.0, read)
     assert apart() < before / 4
     assert float(read(torch.randn(1000, 8)).std(0).detach().min()) > 0.15  # under the plain square they fall to 0.02
 
 
 def test_the_hinge_spreads_tokens_that_are_all_but_the_same_for_every_image() -> None:
+    torch.manual_seed(0)
     read = nn.Linear(8, 8)
     with torch.no_grad():
         read.weight *= 1e-3
-    deviation = trained(1.0, read)(torch.randn(1000, 8)).std(0).detach()
+    train(1.0, read)
+    deviation = read(torch.randn(1000, 8)).std(0).detach()
     assert float(deviation.min()) > 0.5
 
 
-def trained(variance_weight: float, read: nn.Linear) -> nn.Linear:
-    """Tokens that are read from random images of two tasks, whose means differ, under alignment alone."""
+def train(variance_weight: float, read: nn.Linear) -> None:
+    """Alignment alone, of tokens that are read from random images of two tasks whose means differ."""
     term = objective(build({"alignment": {"variance_weight": variance_weight}}), "alignment")
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     optimizer = torch.optim.Adam(read.parameters(), lr=0.01)
     for _ in range(400):
         images = {"c": torch.randn(16, 1, 8), "d": 1 + torch.randn(16, 1, 8)}
@@ -196,7 +199,6 @@ def trained(variance_weight: float, read: nn.Linear) -> nn.Linear:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return read
 
 
 # Discriminator

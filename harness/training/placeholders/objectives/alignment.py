@@ -53,13 +53,12 @@ def distance(tasks: list[Tensor]) -> Tensor:
     Args:
         tasks: Mean tokens of T tasks, float [B_t, d] each.
     """
-    means = [one.mean(0) for one in tasks]
-    scatter = [one.var(0).sum() / len(one) if len(one) > 1 else one.new_zeros(()) for one in tasks]
+    means = [(z.mean(0), z.var(0).sum() / len(z) if len(z) > 1 else z.new_zeros(())) for z in tasks]
     pairs = [
-        torch.relu((means[s] - means[t]).square().sum() - scatter[s] - scatter[t])
-        for s, t in combinations(range(len(tasks)), 2)
+        torch.relu((one - other).square().sum() - scatter - scatter_of_other)
+        for (one, scatter), (other, scatter_of_other) in combinations(means, 2)
     ]
-    return torch.stack(pairs).sum() if pairs else means[0].new_zeros(())
+    return torch.stack(pairs).sum() if pairs else tasks[0].new_zeros(())
 
 
 def spread_hinge(samples: Tensor) -> Tensor:
