@@ -80,6 +80,12 @@ def _equal_parameters(document: Document, _: Any) -> None:
             "control: equal_parameters: an adapter has the parameters of an exchange site, and there is none with"
             f" mechanism: {tokens['mechanism']} and placement: {tokens['placement']}; take another control"
         )
+    for key in ("read", "write"):
+        if not tokens[key]:
+            raise HarnessError(
+                f"control: equal_parameters: an adapter has the parameters of a whole exchange site, and with {key}:"
+                " false half of them are not there; take the control of the submission that reads and writes"
+            )
     sizes = {key: document["model"]["placeholders"][key] for key in _SIZES}
     document["model"]["placeholders"] = {**sizes, "adapter": True}
     _without_tokens(document)
@@ -91,12 +97,13 @@ def _equal_compute(document: Document, macs: Callable[[Mapping[str, Any]], int])
     uncounted = {
         "auxiliary.target: rotation": (wanted["auxiliary"] or {}).get("target") == "rotation",
         "distilled.teacher": (wanted["distilled"] or {}).get("teacher") is not None,
+        "self_supervised": wanted["self_supervised"] is not None,
     }
     for key, on in uncounted.items():
         if on:
             raise HarnessError(
-                f"control: equal_compute: training.placeholders.{key} has passes of its own, which the count of"
-                " multiply-adds leaves out; take the control of the submission without it"
+                f"control: equal_compute: training.placeholders.{key} has computation of its own, which the count"
+                " of multiply-adds leaves out; take the control of the submission without it"
             )
     cost = macs(document)
     _plain(document)
@@ -108,6 +115,12 @@ def _shuffled_labels(document: Document, _: Any) -> None:
         raise HarnessError("control: shuffled_labels: shuffles the labels of all tasks but the first, and there is one")
     first, *others = document["tasks"]
     document["tasks"] = [first, *({**task, "shuffle_labels": True} for task in others)]
+
+
+def _per_task_banks(document: Document, _: Any) -> None:
+    if len(document["tasks"]) == 1:
+        raise HarnessError("control: per_task_banks: takes away that tasks share tokens, and there is one task")
+    document["model"]["placeholders"]["sharing"] = "per_task"
 
 
 def _switch(**changes: Any) -> Callable[[Document, Any], None]:
@@ -124,7 +137,7 @@ _CONTROLS: dict[str, Callable[[Document, Any], None]] = {
     "write_off": _switch(write=False),
     "equal_parameters": _equal_parameters,
     "equal_compute": _equal_compute,
-    "per_task_banks": _switch(sharing="per_task"),
+    "per_task_banks": _per_task_banks,
     "masked": _switch(masked=True),
     "shuffled_labels": _shuffled_labels,
     "output_placement": _switch(placement="output", mechanism="exchange"),
@@ -134,7 +147,8 @@ DESCRIPTIONS: dict[str, str] = {
     "plain": "the same network, recipe and data order without tokens.",
     "frozen_random": "tokens keep their random start: is it learning them that helps?",
     "read_off": "tokens do not read features, so they are the same for every image: is it the exchange?",
-    "write_off": "features do not read tokens: nothing may come of what they hold; a test of the harness.",
+    "write_off": "features do not read tokens: what they hold acts through objectives of their own only; a test of the"
+    " harness.",
     "equal_parameters": "adapters with as many parameters at the same places, no tokens: is it the parameters?",
     "equal_compute": "no tokens, and as many more steps as they would have cost: is it the computation?",
     "per_task_banks": "every task has its own share of the tokens: is it the sharing?",

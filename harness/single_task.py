@@ -62,18 +62,20 @@ def fingerprints(submission: Submission) -> dict[str, str]:
     return {task.dataset: single_task(submission, task.dataset).fingerprint() for task in submission.tasks}
 
 
-def write(submission: Submission, folder: Path) -> list[Path]:
+def write(submission: Submission, folder: Path, called: Mapping[str, str] | None = None) -> list[Path]:
     """Write the single-task baselines of a submission as files that can be submitted.
 
     Args:
         submission: Of several tasks; of one, there are none.
         folder: Where to.
+        called: The names of those that go by another, by fingerprint.
     """
     files = []
     for task in submission.tasks if len(submission.tasks) > 1 else ():
         one = single_task(submission, task.dataset)
         file = folder / f"{one.name}-{one.fingerprint()}.yaml"
-        write_text(file, yaml.safe_dump(one.resolved(), sort_keys=False, allow_unicode=True))
+        content = one.resolved() | {"name": (called or {}).get(one.fingerprint(), one.name)}
+        write_text(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
         files.append(file)
     return files
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import torch
 
-from harness.run_data import build_network, open_data, task_data
+from harness.data.joint_images import share_images
+from harness.models.network import MultiTaskNetwork
+from harness.run_data import Splits, build_network, open_data, task_data
 from harness.submission import Submission
-from harness.training.costs import macs_per_image
+from harness.training.costs import macs_per_image, macs_together
 
 
 def step_macs(submission: Submission) -> int:
     """Multiply-adds of the forward passes of one step with all tasks: Σ batch size · MACs of an image.
 
-    In VQA that is an image with as many questions as training asks of the first one. Adversarial tokens take every step
-    twice. Passes over other images than the labelled ones are left out.
+    In VQA that is an image with as many questions as training asks of the first one. Images that tasks share are
+    encoded as often as in training. Adversarial tokens take every step twice. Passes over other images than the
+    labelled ones are left out, and so are the objectives of tokens.
 
     Args:
         submission: Whose data is there.
@@ -25,8 +28,22 @@ def step_macs(submission: Submission) -> int:
     with torch.random.fork_rng(devices=[]):
         network = build_network(submission, splits)
     passes = 2 if submission.training.placeholders.adversarial is not None else 1
+    leaders = submission.leaders()
     return passes * sum(
         task.batch_size
-        * macs_per_image(network, task.dataset, task_data(submission, 0, splits, task.dataset, False), task.questions)
+        * _image_macs(
+            network, submission, splits, [task.dataset, *(n for n, led in leaders.items() if led == task.dataset)]
+        )
         for task in submission.tasks
+        if task.dataset not in leaders
     )
+
+
+def _image_macs(network: MultiTaskNetwork, submission: Submission, splits: Splits, names: list[str]) -> int:
+    """Of one image of a task, with those of the tasks that take its images."""
+    if len(names) == 1:
+        (name,) = names
+        data = task_data(submission, 0, splits, name, False)
+        return macs_per_image(network, name, data, submission.task(name).questions)
+    batches = {name: task_data(submission, 0, splits, name, True).batch([(0, 0)]) for name in names}
+    return macs_together(network, share_images(batches, submission.leaders()))

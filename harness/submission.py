@@ -285,7 +285,13 @@ def _controlled(submission: Submission, source: str) -> Submission:
         document = controlled(str(submission.control), submission.resolved(), macs)
     except HarnessError as error:
         raise HarnessError(f"{source}: {error}") from None
-    return parse(Submission, document, f"{source} (as control {submission.control})")
+    made = parse(Submission, document, f"{source} (as control {submission.control})")
+    if made.fingerprint() == submission.fingerprint():
+        raise HarnessError(
+            f"{source}: control: {submission.control}: the submission is its own control: nothing is left to take away;"
+            " leave control out, or take another"
+        )
+    return made
 
 
 def _with_interpolation(submission: Submission) -> tuple[TaskConfig, ...]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import yaml
 from tests_support import document
+from torch.utils.flop_counter import FlopCounterMode
 
 from harness.controls import DESCRIPTIONS, Control, controlled
+from harness.data.joint_images import share_images
 from harness.errors import HarnessError
+from harness.run_data import build_network, open_data, task_data
 from harness.step_costs import step_macs
 from harness.submission import Submission, load_submission, read_control
 from harness.validation import check
@@ -106,6 +109,8 @@ def test_what_a_control_cannot_be_made_of_is_told(tmp_path: Path) -> None:
     one = write(tmp_path, tasks=document()["tasks"][:1])
     with pytest.raises(HarnessError, match="shuffles the labels of all tasks but the first, and there is one"):
         load_submission(one, ["control=shuffled_labels"])
+    with pytest.raises(HarnessError, match="takes away that tasks share tokens, and there is one task"):
+        load_submission(one, ["control=per_task_banks"])
 
 
 @pytest.mark.parametrize(
@@ -120,8 +125,16 @@ def test_what_a_control_cannot_be_made_of_is_told(tmp_path: Path) -> None:
         ("equal_parameters", {"placement": "input"}, {}, "none with mechanism: exchange and placement: input"),
         ("equal_parameters", {"placement": "output"}, {}, "none with mechanism: exchange and placement: output"),
         ("frozen_random", {}, {"distilled": {"teacher": {"name": "x", "random": True}}}, "gives the tokens a start"),
-        ("equal_compute", {}, {"distilled": {"teacher": {"name": "x", "random": True}}}, "has passes of its own"),
-        ("equal_compute", {}, {"auxiliary": {"target": "rotation"}}, "rotation has passes of its own"),
+        ("equal_compute", {}, {"distilled": {"teacher": {"name": "x", "random": True}}}, "has computation of its own"),
+        ("equal_compute", {}, {"self_supervised": {}}, "self_supervised has computation of its own"),
+        ("equal_parameters", {"read": False}, {}, "with read: false half of them are not there"),
+        ("equal_parameters", {"write": False}, {}, "with write: false half of them are not there"),
+        ("frozen_random", {"frozen": True}, {}, "is its own control"),
+        ("frozen_random", {"kind": "random"}, {}, "is its own control"),
+        ("read_off", {"read": False}, {}, "is its own control"),
+        ("per_task_banks", {"sharing": "per_task"}, {}, "is its own control"),
+        ("output_placement", {"placement": "output"}, {}, "is its own control"),
+        ("equal_compute", {}, {"auxiliary": {"target": "rotation"}}, "rotation has computation of its own"),
     ],
 )
 def test_a_control_that_would_not_match_is_refused(
@@ -142,6 +155,32 @@ def test_equal_compute_counts_that_adversarial_tokens_take_every_step_twice(tmp_
     assert abs(twice - 2 * once) <= 1
     match = check(path, ["training.placeholders={adversarial: {}}", *settings])["control"]
     assert match["control"]["macs"] == pytest.approx(match["submission"]["macs"], rel=1e-3)
+
+
+@pytest.mark.usefixtures("tiny_suite")
+@pytest.mark.parametrize("tokens", [{"dynamic": True}, {"sharing": "per_task"}])
+def test_images_that_tasks_share_count_as_often_as_training_encodes_them(
+    tmp_path: Path, tokens: dict[str, Any]
+) -> None:
+    first, *others = document()["tasks"]
+    led = [{"dataset": task["dataset"], "images_of": first["dataset"]} for task in others]
+    path = write(tmp_path, tasks=[first, *led], placeholders={"stages": 1})
+
+    def trained(changes: Sequence[str]) -> float:
+        submission = load_submission(path, changes)
+        splits = open_data(submission)
+        network = build_network(submission, splits).train()
+        data = {name: task_data(submission, 0, splits, name, True) for name in splits.train}
+        batches = {name: one.batch([(0, n) for n in range(first["batch_size"])]) for name, one in data.items()}
+        with FlopCounterMode(display=False) as counter:
+            network(share_images(batches, submission.leaders()))
+        return counter.get_total_flops() / 2
+
+    plain = "control=plain"
+    shared, own = step_macs(load_submission(path)), step_macs(load_submission(path, [f"model.placeholders={tokens}"]))
+    assert own > 1.5 * shared  # the trunk goes over the images once for each task
+    for changes in ([], [plain], [f"model.placeholders={tokens}"]):
+        assert step_macs(load_submission(path, changes)) == pytest.approx(trained(changes), rel=0.05)
 
 
 def test_every_control_is_described() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.analysis.run import Run, evenly
-from harness.analysis.tokens import Recording, changed
 from harness.data.batches import Batch, VqaBatch
 from harness.data.loading import EvaluationOrder, TaskData, loader
 from harness.data.samples import (
@@ -176,15 +174,8 @@ def passes(run: Run, name: str, data: TaskData) -> Iterator[Pass]:
 
 def single_pass(run: Run, name: str, batch: Batch) -> Pass:
     """Send one batch through a task's part of the network."""
-    seen = Recording()
-    watching = changed(run.network, name, seen) if run.network.placeholders is not None else nullcontext()
-    with run.engine.autocast(), watching:
-        features, outputs = run.network.trace(name, batch)
-    tokens = features.stream.tokens if features is not None and features.stream is not None else None
-    if isinstance(batch, VqaBatch):  # its own sites come last; where it has none, tokens are as the images left them
-        last = [one for one in list(seen.tokens.values())[-1:] if len(one) == len(batch.words)]
-        tokens = last[0] if last else (None if tokens is None else tokens[batch.image_index])
-    return Pass(batch, features, outputs, tokens)
+    with run.engine.autocast():
+        return Pass(batch, *run.network.trace(name, batch))
 
 
 def by_image(rows: Tensor, batch: Batch) -> Tensor:

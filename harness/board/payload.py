@@ -12,6 +12,7 @@ import orjson
 
 from harness.board.details import details
 from harness.board.records import TRUST, Record
+from harness.board.relative import of_seeds
 from harness.board.tables import PAIRED_ENTRIES, SIGNIFICANCE, labels, title
 from harness.board.text import printable
 
@@ -92,6 +93,7 @@ def _entry(entry: Mapping[str, Any], name: str, record: Record) -> dict[str, Any
         },
         "macs": macs,
         "change": None if change is None else [round(change[key], 4) for key in ("value", "low", "high")],
+        "changeSeeds": "" if change is None else of_seeds(change, entry["seeds"]),
         "changeOf": sorted(entry["baselines"]),
         "tasks": {
             card: [_short(task["value"]), _short(task["low"]), _short(task["high"])]

@@ -79,7 +79,8 @@ def against_single_tasks(
 ) -> dict[str, Any]:
     """Δm of an entry against its tasks' single-task baselines, as far as these stand on the board.
 
-    The seeds that both sides have are compared; a baseline under another name counts all the same.
+    The seeds that all of them have are compared, and told; where they have none in common, all. A baseline under
+    another name counts all the same.
 
     Args:
         entry: The entry.
@@ -104,8 +105,20 @@ def against_single_tasks(
     ]
     change = relative_change(evidence, sides[0], sides[1])
     if change is not None:
-        document["delta_m"] = change.model_dump(exclude={"tasks"})
+        seeds = sorted({record.seed for records in sides[0].values() for record in records})
+        document["delta_m"] = change.model_dump(exclude={"tasks"}) | {"seeds": seeds}
     return document
+
+
+def of_seeds(change: Mapping[str, Any], seeds: Sequence[int]) -> str:
+    """Which seeds a Δm is of, in words; empty if these are all of the entry's.
+
+    Args:
+        change: With its ``seeds``.
+        seeds: The entry's.
+    """
+    own = change["seeds"]
+    return f"seed{'s' * (len(own) > 1)} {', '.join(map(str, own))}" if own != sorted(seeds) else ""
 
 
 class _Undefined(Exception):

@@ -16,7 +16,7 @@ from harness.board.interaction import between_tasks, by_fingerprint
 from harness.board.matrices import markdown as matrices_of
 from harness.board.matrices import sentences as about_tasks
 from harness.board.records import TRUST, Record, read_records
-from harness.board.relative import against_single_tasks, single_task_entries
+from harness.board.relative import against_single_tasks, of_seeds, single_task_entries
 from harness.board.robustness import task_document
 from harness.board.text import duration, percent, quantity, safe_markdown, safe_terminal
 from harness.errors import HarnessError
@@ -386,7 +386,8 @@ def _relative_cell(entry: Mapping[str, Any], cards: Sequence[str]) -> str:
     change = entry["delta_m"]
     if change is None or set(entry["baselines"]) != set(cards):
         return ""
-    return f"{change['value']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]"
+    fewer = of_seeds(change, entry["seeds"])
+    return f"{change['value']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]" + (f" ({fewer})" if fewer else "")
 
 
 def markdown(document: Mapping[str, Any]) -> str:

@@ -55,7 +55,7 @@ def study(
     from harness.studies import study as studies
 
     reporter = Reporter(quiet=quiet)
-    prepared = studies.prepare(file, read_seeds(seeds), overrides or [], runs)
+    prepared = studies.prepare(file, read_seeds(seeds), overrides or [], leaderboard, runs)
     expected = running.forecast(prepared.files, leaderboard)
     if forecast and as_json:
         print_json(expected)

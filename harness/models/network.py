@@ -186,10 +186,15 @@ class MultiTaskNetwork(nn.Module):
         return self._run(name, "predict", features, batch)
 
     @torch.no_grad()
-    def trace(self, name: str, batch: Batch) -> tuple[Features | None, tuple[Tensor, ...]]:
-        """What a task's head gets of its images (a blind one nothing), and its output maps (the head's `outputs`)."""
+    def trace(self, name: str, batch: Batch) -> tuple[Features | None, tuple[Tensor, ...], Tensor | None]:
+        """What a task's head gets of its images (a blind one nothing), its output maps, and the tokens in the end.
+
+        The maps are the head's `outputs`; tokens are float [B, K, d], in VQA [Q, K, d], and None where there are none.
+        """
+        ends: dict[str, Tensor] = {}
         ((_, features),) = self._encode({name: batch})
-        return features, self._run(name, "outputs", features, batch)
+        outputs = self._run(name, "outputs", features, batch, ends)
+        return features, outputs, ends.get(name)
 
     @torch.no_grad()
     def prepare(self, name: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.board.records import Record
 from harness.evaluation.resampling import holm
-from harness.studies.contrasts import SIGNIFICANCE
+from harness.studies.power import SIGNIFICANCE
 from harness.studies.spec import Claim
 
 Outcomes = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]  # (arm, against) → comparisons, one per task

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import NormalDist
 from typing import Any
 
 from harness.board.entries import protocol_hash
-from harness.board.evidence import LEVEL, Evidence, Paired
+from harness.board.evidence import Evidence, Paired
 from harness.board.records import Record
+from harness.board.text import percent
 from harness.evaluation.resampling import holm
+from harness.studies.power import SIGNIFICANCE, detectable
 from harness.studies.spec import Arm
-
-SIGNIFICANCE = 1 - LEVEL
-POWER = 0.8
 
 
 def records_of(arm: Arm, records: Sequence[Record]) -> list[Record]:
@@ -70,7 +68,7 @@ def corrected(contrasts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         {
             **one,
             "p_holm": p,
-            "detectable": detectable(one["low"], one["high"], len(contrasts)),
+            "detectable": detectable(one["by_seed"], one["image_spread"], len(contrasts)),
             "verdict": outcome(one["difference"], p),
         }
         for one, p in zip(contrasts, p_values, strict=True)
@@ -84,17 +82,10 @@ def outcome(difference: float, p_holm: float) -> str:
     return "not told apart"
 
 
-def detectable(low: float, high: float, family: int) -> float | None:
-    """Smallest true difference that would have been told apart with 80% power; None where nothing varied.
-
-    (z_{1-α/2} + z_{0.8}) times the standard error that the 95% interval implies, with α at the smallest level that
-    Holm's correction takes, 0.05 / family: what the most demanding of the tests would have seen.
-    """
-    if not high > low:
-        return None
-    normal = NormalDist()
-    error = (high - low) / (2 * normal.inv_cdf(0.5 + LEVEL / 2))
-    return (normal.inv_cdf(1 - SIGNIFICANCE / family / 2) + normal.inv_cdf(POWER)) * error
+def shown_detectable(one: Mapping[str, Any], decimals: int = 2) -> str:
+    """The difference that a comparison could have told, in points; a dash where there is none."""
+    found = one["detectable"]
+    return f"over {percent(1.0, 0)}" if found is not None and found > 1 else percent(found, decimals)
 
 
 def value(record: Record, card: str) -> float:

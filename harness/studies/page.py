@@ -11,11 +11,14 @@ from markupsafe import Markup
 
 from harness.atomic import json_bytes, make_folder, write_bytes
 from harness.board import charts
+from harness.board.relative import of_seeds
 from harness.board.templating import digest, environment, read
 from harness.board.text import duration, percent, points, quantity, safe_markdown
 from harness.studies import robustness_page
-from harness.studies.contrasts import SIGNIFICANCE
+from harness.studies.contrasts import shown_detectable
+from harness.studies.power import SIGNIFICANCE
 
+_CHANGES = ("delta_m", "delta_m_single")
 _DETECTABLE = (
     "*detectable* is the smallest true difference that the most demanding of the corrected tests would have told apart"
     " with 80% power"
@@ -61,7 +64,7 @@ def markdown(report: Mapping[str, Any]) -> str:
                 if task
                 else ""
             )
-        cells += [_relative(arm["delta_m"]), _relative(arm["delta_m_single"]), _seeds(arm)]
+        cells += [*(_relative(arm[key], arm["seeds"]) for key in _CHANGES), _seeds(arm)]
         cells += [quantity(arm["cost"].get("parameters")), duration(arm["cost"].get("train_seconds"))]
         lines += _row(cells)
     if waiting := _waiting(report):
@@ -93,7 +96,7 @@ def markdown(report: Mapping[str, Any]) -> str:
                 f"{points(one['low'])} to {points(one['high'])}",
                 f"{one['p_holm']:.3f}",
                 one["verdict"],
-                percent(one["detectable"]),
+                shown_detectable(one),
                 " ".join(points(value, 1) for value in one["by_seed"]),
             ]
         )
@@ -107,7 +110,7 @@ def html(report: Mapping[str, Any]) -> str:
     cards = _cards(report)
     scales = {card: _scale([arm["tasks"][card] for arm in report["arms"] if card in arm["tasks"]]) for card in cards}
     extents = {card: _extent(one for one in report["contrasts"] if one["card"] == card) for card in cards}
-    changes = _extent(arm[key] for arm in report["arms"] for key in ("delta_m", "delta_m_single") if arm[key])
+    changes = _extent(arm[key] for arm in report["arms"] for key in _CHANGES if arm[key])
     widest = _extent(one for claim in report["claims"] for task in claim["tasks"] for one in task["against"])
     furthest = _extent(report["interactions"])
     return (
@@ -130,8 +133,10 @@ def html(report: Mapping[str, Any]) -> str:
                         for card, task in arm["tasks"].items()
                     },
                     "changes": [
-                        (arm[key], charts.relative_bar(arm[key], changes) if arm[key] else "")
-                        for key in ("delta_m", "delta_m_single")
+                        (arm[key], charts.relative_bar(arm[key], changes), of_seeds(arm[key], arm["seeds"]))
+                        if arm[key]
+                        else None
+                        for key in _CHANGES
                     ],
                 }
                 for arm in _ran(report)
@@ -139,7 +144,10 @@ def html(report: Mapping[str, Any]) -> str:
             waiting=_waiting(report),
             runs=(sum(len(arm["seeds"]) for arm in report["arms"]), _planned(report)),
             interactions=[one | {"bar": _forest(one, furthest, _clear(one))} for one in report["interactions"]],
-            contrasts=[one | {"bar": _forest(one, extents[one["card"]], _clear(one))} for one in report["contrasts"]],
+            contrasts=[
+                one | {"bar": _forest(one, extents[one["card"]], _clear(one)), "detectable": shown_detectable(one)}
+                for one in report["contrasts"]
+            ],
         )
     )
 
@@ -186,13 +194,13 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _interactions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    lines = [*_row(["question", "task", "here", "there", "difference", "95% interval", "p (Holm)", "outcome"])]
-    lines.append("|" + " --- |" * 8)
+    header = ["question", "task", "here", "there", "difference", "95% interval", "p (Holm)", "outcome", "seeds"]
+    lines = [*_row(header), "|" + " --- |" * len(header)]
     for one in rows:
         cells = [safe_markdown(one["question"]), safe_markdown(one["card"])]
         cells += [points(one[key]) for key in ("first", "second", "difference")]
         cells += [f"{points(one['low'])} to {points(one['high'])}", f"{one['p_holm']:.3f}", one["verdict"]]
-        lines += _row(cells)
+        lines += _row([*cells, ", ".join(map(str, one["seeds"]))])
     return lines
 
 
@@ -223,11 +231,12 @@ def _row(cells: list[str]) -> list[str]:
     return ["| " + " | ".join(cells) + " |"]
 
 
-def _relative(change: Mapping[str, float] | None) -> str:
+def _relative(change: Mapping[str, Any] | None, seeds: Sequence[int]) -> str:
     if change is None:
         return ""
     value, low, high = (points(change[key] / 100) for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+    fewer = of_seeds(change, seeds)
+    return f"{value} [{low}, {high}]" + (f"<br>{fewer}" if fewer else "")
 
 
 def _seeds(arm: Mapping[str, Any]) -> str:

@@ -11,10 +11,11 @@ from harness.board.entries import Entry, entries_of
 from harness.board.evidence import CACHE, Evidence
 from harness.board.records import Record, read_records
 from harness.board.relative import against_single_tasks, relative_change, single_task_entries
-from harness.board.text import percent, points
+from harness.board.text import points
 from harness.studies.claims import judged
-from harness.studies.contrasts import SIGNIFICANCE, compared, corrected, records_of, value
+from harness.studies.contrasts import compared, corrected, records_of, shown_detectable, value
 from harness.studies.interactions import answered
+from harness.studies.power import SIGNIFICANCE
 from harness.studies.robustness import robustness
 from harness.studies.spec import Arm, Study
 from harness.studies.stopping import chances_of_change, settled
@@ -140,14 +141,14 @@ def _arm(
 
 
 def _against(ours: Sequence[Record], base: Sequence[Record], evidence: Evidence) -> dict[str, Any] | None:
-    """Δm against the study's baseline over the seeds and tasks in common."""
+    """Δm against the study's baseline over the seeds and tasks in common, and these seeds."""
     common = {record.seed for record in ours} & {record.seed for record in base}
     a, b = ([record for record in side if record.seed in common] for side in (ours, base))
     if not common:
         return None
     cards = sorted(a[0].tasks.keys() & b[0].tasks.keys())
     change = relative_change(evidence, dict.fromkeys(cards, a), dict.fromkeys(cards, b)) if cards else None
-    return change.model_dump(exclude={"tasks"}) if change is not None else None
+    return change.model_dump(exclude={"tasks"}) | {"seeds": sorted(common)} if change is not None else None
 
 
 def _verdicts(references: Mapping[str, str], contrasts: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -173,4 +174,4 @@ def _words(name: str, reference: str, own: Sequence[Mapping[str, Any]]) -> str:
 
 def _size(one: Mapping[str, Any]) -> str:
     difference = points(one["difference"], 1)
-    return difference if one["detectable"] is None else f"{difference}, detectable {percent(one['detectable'], 1)}"
+    return difference if one["detectable"] is None else f"{difference}, detectable {shown_detectable(one, 1)}"

@@ -11,7 +11,7 @@ from harness.board.gaps import paired_gap
 from harness.board.records import Record
 from harness.board.robustness import paired_drop, task_document
 from harness.evaluation.resampling import PairedDifference, holm
-from harness.studies.contrasts import SIGNIFICANCE
+from harness.studies.power import SIGNIFICANCE
 
 _WORDS = {
     "drops": {-1: "loses less", 1: "loses more"},

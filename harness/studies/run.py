@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +18,34 @@ from harness.progress import Reporter
 from harness.studies.spec import Arm
 
 
-def submissions(arms: Mapping[str, Arm], folder: Path, single_tasks: bool) -> list[Path]:
+def submissions(arms: Mapping[str, Arm], folder: Path, single_tasks: bool, board: Path) -> list[Path]:
     """Write the submissions of a study as files, those of single tasks once each.
+
+    The same submission may stand on the board under another name, or be an arm and a single-task baseline at once. It
+    goes by one name then, its own if that is there, so that no seed is trained twice and all its seeds are one entry.
 
     Args:
         arms: By name.
         folder: Where to.
         single_tasks: Whether these are wanted.
+        board: The leaderboard's folder.
     """
+    stored: dict[str, Counter[str]] = defaultdict(Counter)
+    for record in read_records(board):
+        stored[record.fingerprint][record.name] += 1
+    called = {fingerprint: names.most_common(1)[0][0] for fingerprint, names in stored.items()}
     files = []
     for name, arm in arms.items():
         file = folder / f"{name}.yaml"
-        write_text(file, yaml.safe_dump(arm.submission.resolved(), sort_keys=False, allow_unicode=True))
+        fingerprint, own = arm.submission.fingerprint(), arm.submission.name
+        if own in stored[fingerprint] or fingerprint not in called:
+            called[fingerprint] = own
+        content = arm.submission.resolved() | {"name": called[fingerprint]}
+        write_text(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
         files.append(file)
     if single_tasks:
         for arm in sorted(arms.values(), key=lambda arm: len(arm.submission.seeds)):  # most seeds last: they stay
-            files += single_task.write(arm.submission, folder)
+            files += single_task.write(arm.submission, folder, called)
     return list(dict.fromkeys(files))
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from harness.documents import Section, load_yaml, parse
 from harness.errors import HarnessError, suggestion
 from harness.single_task import single_task
-from harness.submission import Seed, Submission, load_submission
+from harness.submission import Seed, Submission, load_submission, read_control
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._]{0,39}$")]
 Changes = dict[str, Any]
@@ -211,7 +211,13 @@ def arms_of(
         alone = changes.get("alone")
         values = {key: value for key, value in changes.items() if key != "alone"}
         try:
-            submission = load_submission(path.parent / study.base, overrides, {**values, **entry})
+            base = path.parent / study.base
+            if alone is not None and values.get("control", read_control(base, overrides)) == "equal_compute":
+                raise HarnessError(
+                    "control: equal_compute: with alone it would get the steps that tokens cost among all tasks; leave"
+                    " control out and give training.steps"
+                )
+            submission = load_submission(base, overrides, {**values, **entry})
             submission = submission.model_copy(update={"name": entry["name"]})  # a control would add its own
             if alone is not None:
                 submission = _alone(submission, alone)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.studies.claims import direction
-from harness.studies.contrasts import SIGNIFICANCE
+from harness.studies.power import SIGNIFICANCE, p_values
 from harness.studies.spec import Claim, Stop
 
 DRAWS = 2000
-QUANTILES = 41
 
 
 def chances_of_change(
@@ -143,21 +141,8 @@ def _final(
     coming = mean[:, None] + np.sqrt(variance)[:, None] * generator.standard_normal((DRAWS, left))
     everything = np.concatenate([np.broadcast_to(so_far, (DRAWS, count)), coming], axis=1)
     difference = everything.mean(axis=1)
-    return difference, _p_values(difference, everything.std(axis=1, ddof=1) / planned**0.5, planned - 1, one)
-
-
-def _p_values(
-    difference: NDArray[np.float64], spread: NDArray[np.float64], freedom: int, one: Mapping[str, Any]
-) -> NDArray[np.float64]:
-    """As `paired_difference` has it, with the spread over images taken as normal."""
-    from scipy.special import stdtr
-
-    normal = NormalDist()
-    quantiles = np.array([normal.inv_cdf((n + 0.5) / QUANTILES) for n in range(QUANTILES)])
-    images = difference[:, None] + one["image_spread"] * quantiles
-    ratios = images / np.maximum(spread, 1e-12)[:, None]
-    sides = [stdtr(freedom, sign * ratios).mean(axis=1) for sign in (-1, 1)]
-    return np.minimum(1.0, 2 * np.minimum(*sides))
+    errors = everything.std(axis=1, ddof=1) / planned**0.5
+    return difference, p_values(difference, errors, planned - 1, one["image_spread"])
 
 
 def _key(one: Mapping[str, Any]) -> tuple[str, str, str]:

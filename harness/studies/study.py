@@ -32,13 +32,14 @@ class Prepared:
     folder: Path
 
 
-def prepare(file: Path, seeds: Sequence[int] | None, overrides: Sequence[str], runs: Path) -> Prepared:
+def prepare(file: Path, seeds: Sequence[int] | None, overrides: Sequence[str], board: Path, runs: Path) -> Prepared:
     """Read a study and write its submissions into the folder of runs.
 
     Args:
         file: The study's YAML file.
         seeds: Seeds instead of the file's.
         overrides: ``a.b=value`` texts that hold for every arm.
+        board: The leaderboard's folder.
         runs: Folder of run folders.
 
     Raises:
@@ -47,7 +48,7 @@ def prepare(file: Path, seeds: Sequence[int] | None, overrides: Sequence[str], r
     study = load_study(file)
     arms = arms_of(study, file, tuple(seeds) if seeds is not None else None, tuple(overrides))
     folder = runs / "studies" / study.name
-    return Prepared(study, arms, submissions(arms, folder, study.single_tasks), folder)
+    return Prepared(study, arms, submissions(arms, folder, study.single_tasks, board), folder)
 
 
 def execute(prepared: Prepared, runner: Runner) -> list[str]:
@@ -64,7 +65,7 @@ def execute(prepared: Prepared, runner: Runner) -> list[str]:
     running = set(arms)
     for seeds in range(min(study.stop.after, most), most + 1):
         part = {name: first_seeds(arm, seeds) for name, arm in arms.items() if name in running}
-        failed = runner.train(submissions(part, prepared.folder, study.single_tasks))
+        failed = runner.train(submissions(part, prepared.folder, study.single_tasks, runner.board))
         if failed or seeds == most:
             return failed
         running = unsettled(prepared, runner.board)

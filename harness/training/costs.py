@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.data.batches import VqaBatch
+from harness.data.batches import Batch, VqaBatch
 from harness.data.loading import TaskData
 from harness.models.network import MultiTaskNetwork
 
@@ -35,14 +37,30 @@ def macs_per_image(network: MultiTaskNetwork, name: str, data: TaskData, questio
             targets=batch.targets[asked],
             texts=batch.texts[asked],
         )
-    training = network.training
     device = next(network.parameters()).device
+    return _counted(network, [name], lambda: network.predict(name, batch.to(device)))
+
+
+def macs_together(network: MultiTaskNetwork, batches: Mapping[str, Batch]) -> int:
+    """Multiply-accumulates of one forward pass of several tasks, counted as in `macs_per_image`.
+
+    Args:
+        network: In any mode; left as it was.
+        batches: By dataset name, on the network's device. What tasks share of their images is encoded once, where the
+            architecture does so.
+    """
+    return _counted(network, batches, lambda: network.outputs(batches))
+
+
+def _counted(network: MultiTaskNetwork, names: Iterable[str], passed: Callable[[], Any]) -> int:
+    training = network.training
     state = torch.get_rng_state()
     network.eval()
     try:
-        network.prepare(name)
-        with FlopCounterMode(display=False) as counter:
-            network.predict(name, batch.to(device))
+        for name in names:
+            network.prepare(name)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            passed()
     finally:
         network.train(training)
         torch.set_rng_state(state)

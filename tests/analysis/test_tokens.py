@@ -109,3 +109,18 @@ def test_with_columns_that_visit_a_site_in_turn_visits_are_told_apart_and_start_
             net.predict("c", batches()["c"])
     assert {len(tokens) for tokens in seen.tokens.values()} == {6}
     assert {number for _, number in seen.tokens} == set(range(len(SPECS)))
+
+
+def test_what_a_pass_ends_with_is_the_same_of_every_task_also_with_levels_and_modalities() -> None:
+    net = network(levels=2, stages=2, modalities=True, read=False)
+    for name, parameter in net.named_parameters():
+        if "modalit" in name:
+            torch.nn.init.normal_(parameter)
+    ends = {name: net.trace(name, batches()[name])[2] for name in SPECS}
+    for name, tokens in ends.items():
+        assert tokens is not None
+        rows = len(batches()[name].words) if name == "v" else len(batches()[name].ids)
+        assert len(tokens) == rows
+        torch.testing.assert_close(tokens[0], ends["c"][0])  # type: ignore[index]  # nothing was read
+    assert network().trace("v", batches()["v"])[2] is not None
+    assert network(count=0).trace("v", batches()["v"])[2] is None

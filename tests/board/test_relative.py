@@ -36,7 +36,9 @@ def test_delta_m_is_against_the_baselines_that_the_record_names_whatever_they_ar
     assert found["delta_m"]["low"] < 0 < found["delta_m"]["high"]
     against = compare(builder.board, "joint", "anything,else")
     assert against.delta_m is not None
-    assert found["delta_m"] == pytest.approx(against.delta_m.model_dump(exclude={"tasks"}), abs=1e-11)
+    change = dict(found["delta_m"])
+    assert change.pop("seeds") == found["seeds"]
+    assert change == pytest.approx(against.delta_m.model_dump(exclude={"tasks"}), abs=1e-11)
     assert "+0.00 [" in markdown(document)
     write_board(builder.board)
     page = (builder.board / "index.html").read_text()
@@ -82,6 +84,10 @@ def test_only_seeds_that_all_sides_have_are_compared(builder: Any, right: Any) -
         builder.add("b", {"two": right(50, 100)}, seed=seed, fingerprint=BASES["two"])
     found = entry(board_document(builder.board), "joint")
     assert found["delta_m"]["value"] == pytest.approx(20)  # of seed 0 alone
+    assert found["delta_m"]["seeds"] == [0]
+    assert "] (seed 0)" in markdown(board_document(builder.board))
+    write_board(builder.board)
+    assert '"changeSeeds":"seed 0"' in (builder.board / "index.html").read_text()
 
 
 def test_a_baseline_of_zero_gives_no_delta_m(builder: Any, right: Any) -> None:

@@ -252,6 +252,8 @@ def test_a_task_alone_keeps_its_tokens_and_without_them_is_the_single_task_basel
     assert [task.dataset for task in found["single_tokens"].submission.tasks] == [CARDS[0]]
     with pytest.raises(HarnessError, match="alone: 'shapes-vq' is no task of it; did you mean 'shapes-vqa'"):
         arms(write(tmp_path, arms={**THREE, "bad": {"alone": "shapes-vq"}}))
+    with pytest.raises(HarnessError, match="control: equal_compute: with alone it would get the steps"):
+        arms(write(tmp_path, arms={**THREE, "bad": {"alone": CARDS[0], "control": "equal_compute"}}))
 
 
 def test_whether_tokens_do_more_among_several_tasks_is_a_difference_of_differences(tmp_path: Path) -> None:

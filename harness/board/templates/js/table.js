@@ -58,7 +58,7 @@ const valueCell = (interval, scale, chip, width) => [
 ];
 const changeCell = (row, extent) =>
   row.change
-    ? [el("span", { class: "headline" }, el("b", {}, signed(row.change[0]))), changeBar(row.change, extent), el("small", {}, `${signed(row.change[1])} to ${signed(row.change[2])}`)]
+    ? [el("span", { class: "headline" }, el("b", {}, signed(row.change[0]))), changeBar(row.change, extent), el("small", {}, `${signed(row.change[1])} to ${signed(row.change[2])}`), row.changeSeeds ? el("small", {}, row.changeSeeds) : null]
     : el("small", {}, "no baselines");
 const toBestCell = (row, best, extent) => {
   if (row.at === best.at) return el("small", {}, "first");
