@@ -89,6 +89,16 @@ def test_what_tasks_share_is_found_by_asking_not_by_names() -> None:
             assert names[id(one)].split(".")[1] == jacobian.tasks[row]
 
 
+def test_where_nothing_is_shared_no_rows_lie_where_the_parameters_are() -> None:
+    """On GPUs, processes exchange them together with the gradients of each task's own parameters."""
+    own = {name: nn.Parameter(torch.ones(3, device="meta", dtype=torch.float64)) for name in "xy"}
+    collected = TaskGradients(list(own.values()), list(own))
+    collected.add({name: one.sum() for name, one in own.items()}, keep=False)
+    jacobian = collected.whole(Engine("32"))
+    assert [row for _, row, _ in jacobian.own] == [0, 1]
+    assert (jacobian.rows.shape, jacobian.rows.device.type, jacobian.rows.dtype) == ((2, 0), "meta", torch.float64)
+
+
 def test_a_jacobians_rows_are_the_gradients_of_the_tasks_and_its_sum_is_that_of_all() -> None:
     net, engine = network().to(memory_format=torch.channels_last), Engine("32")
     step(net, make("equal"))

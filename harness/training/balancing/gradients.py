@@ -134,7 +134,8 @@ class TaskGradients:
         order = sorted((place for place, mask in enumerate(masks) if _several(mask)), key=lambda place: masks[place])
         alone = [place for place, mask in enumerate(masks) if mask and not _several(mask)]
         shared = [self._parameters[place] for place in order]
-        rows = torch.stack([self._flat(task, order) for task in tasks]) if order else torch.zeros(len(tasks), 0)
+        like = self._parameters[0] if self._parameters else torch.empty(0)  # processes exchange what lies on one device
+        rows = torch.stack([self._flat(task, order) for task in tasks]) if order else like.new_zeros(len(tasks), 0)
         owners = {place: masks[place].bit_length() - 1 for place in alone}
         lone = [self._vector(tasks[owners[place]], place) for place in alone]
         if engine.world > 1:
