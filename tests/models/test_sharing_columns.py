@@ -174,6 +174,23 @@ def test_a_task_does_not_train_its_sources_nor_move_their_statistics() -> None:
     assert all(module.training for module in net.modules())
 
 
+def test_in_half_precision_a_source_is_trained_with_no_cast_from_when_it_was_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Some releases of torch would take up the cast without gradient; the installed one may or may not."""
+    net, cleared, clear = build({"name": "asymmetric"}, "cs"), [], torch.clear_autocast_cache
+    data = {name: batches()[name] for name in "cs"}
+    monkeypatch.setattr(torch, "clear_autocast_cache", lambda: (clear(), cleared.append(True)))
+    net(data)
+    assert not cleared
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = net(data)
+        assert len(cleared) == 1  # there is one task with a source
+    losses["c"].backward()
+    weights = net.get_submodule("shared.columns.c.backbone").named_parameters()
+    assert [name for name, weight in weights if weight.grad is None] == []
+
+
 @pytest.mark.parametrize(("task", "source"), [("s", "c"), ("c", "s"), ("s", "v")])
 def test_a_task_reads_its_sources(task: str, source: str) -> None:
     net = build({"name": "asymmetric", "sources": {task: [source]}}, "csv").eval()

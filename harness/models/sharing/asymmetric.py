@@ -76,6 +76,10 @@ class AsymmetricSharing(ColumnSharing):
             with torch.no_grad(), _evaluating(self._trunk(source)):
                 stream = begin(placeholders, source, batch)
                 found.append(self._as_read(task, source, self._column(source, batch, stream), batch))
+        if found and torch.is_autocast_enabled(batch.images.device.type):
+            # Torch before its pull request 165068 keeps weights that were cast here, without gradient, and takes them
+            # again where the source learns: its trunk would not be trained.
+            torch.clear_autocast_cache()
         return found
 
     def _as_read(self, task: str, source: str, features: Features, batch: Batch) -> Features:
