@@ -33,6 +33,7 @@ from harness.progress import Reporter
 from harness.relatedness import measure as measure_relatedness
 from harness.run_data import Splits, build_network, cache_of, open_data, selection_data, shared_images, task_data
 from harness.scoring import score, task_result, unrankable_reasons
+from harness.shared_weights import require_shared_weights
 from harness.single_task import fingerprints
 from harness.submission import Submission
 from harness.training import checkpoints
@@ -236,9 +237,10 @@ def _train(
         if name in splits.selection:
             images = cache_of(task, splits.selection[name], engine, reporter, workers)
             selection[name] = selection_data(submission, seed, splits, name, images)
+    planned = plan(submission, data)
+    engine.from_main(lambda: require_shared_weights(submission, splits, data, planned))
     network.to(engine.device)
     pools = open_pools(submission, seed, splits, network, engine, data, folder, reporter)
-    planned = plan(submission, data)
     for task in submission.tasks:
         visits = planned.batches()[task.dataset] * task.batch_size
         mode, workers = submission.model.backbone.feature_cache, submission.training.workers

@@ -14,6 +14,7 @@ from harness.models.network import FOR_TRAINING, MultiTaskNetwork
 from harness.models.placeholders import Adapter
 from harness.models.trunk import Trunk
 from harness.run_data import build_network, open_data, task_data
+from harness.shared_weights import require_shared_weights
 from harness.step_costs import step_macs
 from harness.submission import Submission, load_submission, read_control
 from harness.training.balancing.base import Setting, build_balancer
@@ -69,7 +70,8 @@ def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
                 "macs": macs_per_image(network, name, task_data(submission, 0, splits, name, training=False)),
             }
         )
-    plan(submission, {name: task_data(submission, 0, splits, name, training=True) for name in splits.train})
+    data = {name: task_data(submission, 0, splits, name, training=True) for name in splits.train}
+    require_shared_weights(submission, splits, data, plan(submission, data))
     return {
         "file": str(file),
         "name": submission.name,

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+import yaml
+from tests_support import document
 
 from harness.errors import HarnessError
+from harness.progress import Reporter
 from harness.run_data import build_network, open_data
+from harness.runs import run
 from harness.submission import load_submission
+from harness.training.checkpoints import NEWEST
 from harness.validation import check
 
 
@@ -71,3 +78,63 @@ def test_a_smoke_run_that_is_too_short_for_a_regime_blames_the_limit(tiny_submis
     check(tiny_submission, changes)
     with pytest.raises(HarnessError, match=r"take 12 at least; evaluation.limit: 8 \(--limit\) leaves so few of"):
         check(tiny_submission, [*changes, "evaluation.limit=8"])
+
+
+def unshared(tmp_path: Path, **changes: Any) -> Path:
+    """Classification and segmentation without tokens, balanced by GradNorm."""
+    raw = document(0)
+    raw["tasks"] = [
+        task for task in raw["tasks"] if task["dataset"] in ("shapes-classification", "shapes-segmentation")
+    ]
+    raw["model"] |= changes.get("model", {})
+    raw["model"]["backbone"] |= changes.get("backbone", {})
+    raw["training"] |= {"balancing": {"name": "gradnorm"}} | changes.get("training", {})
+    path = tmp_path / "unshared.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+NOTHING = "gradnorm found no weight that shapes-classification, shapes-segmentation all reach; share some"
+
+
+@pytest.mark.usefixtures("tiny_suite")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"sharing": {"name": "single"}}},
+        {"model": {"sharing": {"name": "single"}}, "training": {"regime": {"name": "sequential"}}},
+        {"backbone": {"frozen": "all"}},
+    ],
+    ids=["single", "in a later stage", "frozen"],
+)
+def test_gradnorm_is_refused_where_the_tasks_of_a_step_share_no_weight(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(HarnessError, match=NOTHING):
+        check(unshared(tmp_path, **changes))
+
+
+@pytest.mark.usefixtures("tiny_suite")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"model": {"sharing": {"name": "single"}, "placeholders": document(4)["model"]["placeholders"]}},
+        {"model": {"sharing": {"name": "single"}}, "training": {"regime": {"name": "continual"}}},
+        {"training": {"placeholders": {"substitution": {"strategy": "random"}}}},
+    ],
+    ids=["hard", "tokens", "one task a step", "substitution"],
+)
+def test_gradnorm_is_let_through_where_they_do_and_nothing_is_drawn_for_it(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    state = torch.get_rng_state()
+    check(unshared(tmp_path, **changes))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.usefixtures("tiny_suite")
+def test_a_run_is_refused_before_its_first_step_though_a_later_stage_is_at_fault(tmp_path: Path) -> None:
+    changes = {"model": {"sharing": {"name": "single"}}, "training": {"regime": {"name": "sequential"}}}
+    submission = load_submission(unshared(tmp_path, **changes))
+    with pytest.raises(HarnessError, match=NOTHING):
+        run(submission, 0, tmp_path / "runs", tmp_path / "board", Reporter(quiet=True))
+    assert not list((tmp_path / "runs").rglob(NEWEST))
