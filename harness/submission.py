@@ -19,6 +19,7 @@ from harness.models.config import ModelConfig
 from harness.models.sharing import SHARING
 from harness.models.weight_files import find_weights, weights_digest
 from harness.training.balancing import BALANCING
+from harness.training.combinations import check_combinations
 from harness.training.config import EvaluationConfig, TrackingConfig, TrainingConfig
 from harness.training.placeholders.requirements import check_objectives
 from harness.training.placeholders.samples_checks import check_samples, check_samples_of_task
@@ -113,6 +114,7 @@ class Submission(Section):
                 " alike two are; leave it out"
             )
         check_samples(self.model, self.training, self.tasks)
+        check_combinations(self.model, self.training)
         return self
 
     def plainly_scored(self) -> Submission:

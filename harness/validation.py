@@ -23,6 +23,7 @@ from harness.training.devices import check_batches
 from harness.training.placeholders.pools import unlabelled
 from harness.training.placeholders.substitution.held_out import held_out
 from harness.training.planning import plan
+from harness.training.recomputing import recomputing
 
 
 def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -49,6 +50,8 @@ def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     unlabelled(submission, splits)
     with torch.random.fork_rng(devices=[]):
         network = build_network(submission, splits)
+    with recomputing(network, submission.training.gradient_checkpointing):
+        pass  # entering it is what refuses a network
     replacing = submission.training.placeholders.substitution
     tasks = []
     for config in submission.tasks:

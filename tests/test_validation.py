@@ -138,3 +138,15 @@ def test_a_run_is_refused_before_its_first_step_though_a_later_stage_is_at_fault
     with pytest.raises(HarnessError, match=NOTHING):
         run(submission, 0, tmp_path / "runs", tmp_path / "board", Reporter(quiet=True))
     assert not list((tmp_path / "runs").rglob(NEWEST))
+
+
+@pytest.mark.usefixtures("tiny_suite")
+def test_gradient_checkpointing_that_training_would_refuse_is_refused(tiny_submission: Path) -> None:
+    masked = [
+        "model.backbone.name=test_vit",
+        "model.placeholders.mechanism=prefix_shallow",
+        "model.placeholders.masked=true",
+    ]
+    check(tiny_submission, masked)
+    with pytest.raises(HarnessError, match="gradient_checkpointing: blocks of test_vit read the number"):
+        check(tiny_submission, [*masked, "training.gradient_checkpointing=true"])

@@ -115,6 +115,10 @@ def test_what_would_differ_the_second_time_is_refused() -> None:
     with pytest.raises(ValidationError, match="gradient_checkpointing does not go with compile: true"):
         built(compile=True, gradient_checkpointing=True)
 
+    built(sharing="dynamic_routing")
+    with pytest.raises(ValidationError, match="gradient_checkpointing: sharing dynamic_routing skips blocks by the ro"):
+        built(sharing="dynamic_routing", gradient_checkpointing=True)
+
     _, _, network = built()
     stage = network.shared.trunk.backbone.body.layer2  # type: ignore[union-attr]
     handle = stage[0].register_forward_hook(lambda module, inputs, output: None)
