@@ -126,7 +126,8 @@ class TrainingConfig(Section):
         selection: Keep the best weights on the selection splits, and end early; None means the last weights.
         max_minutes: End training after so much time, all parts of an interrupted run together; None means no limit.
             The learning rate follows `steps` all the same.
-        compile: Compile the part that all tasks share with torch.compile. Results differ in the last digits.
+        compile: Compile the part that all tasks share with torch.compile. Results differ in the last digits; what
+            asks which weights a task reaches is refused.
         gradient_checkpointing: Keep only what goes into each stage of a backbone and compute the stage again when
             gradients come back: less memory for about a third more time. Does not change the result.
         precision: ``32``, or mixed ``bf16`` or ``16`` (GPUs only).

@@ -97,7 +97,7 @@ def train(
     network.train()
     with (
         stop_signals() as stopped,
-        compiled(network, submission.training.compile, run.stepper.repeats),
+        compiled(network, submission.training.compile, run.stepper.balancer.repeats),
         recomputing(network, submission.training.gradient_checkpointing),
         reporter.bar("training", run.steps, progress.step) as bar,
     ):

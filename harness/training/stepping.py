@@ -85,12 +85,6 @@ class Stepper:
         self._model, self.optimizer = engine.prepare(network, optimizer)
         self.average = WeightAverage(network, self._config.ema) if self._config.ema is not None else None
 
-    @property
-    def repeats(self) -> bool:
-        """Whether several backward passes may go through the graph of one forward pass."""
-        logged = self._config.log_gradients is not None or self._config.log_affinity is not None
-        return self.balancer.repeats or logged or (self.substituting is not None and self.substituting.repeats)
-
     def open(self, pools: Mapping[str, UnlabelledData], done: int) -> None:
         """Begin to load the batches that are left.
 

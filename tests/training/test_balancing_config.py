@@ -15,9 +15,11 @@ from tests_support import document
 
 from harness.documents import parse
 from harness.errors import HarnessError
+from harness.registry import look_up
 from harness.submission import Submission, load_submission
 from harness.training.balancing import BALANCING
 from harness.training.balancing.base import Setting, build_balancer
+from harness.training.balancing.config import ASKING
 from harness.training.config import TrainingConfig
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +36,12 @@ def test_the_documentation_has_a_section_with_a_snippet_that_builds_the_method(n
     written = yaml.safe_load(snippet)["training"]["balancing"]
     assert set(written) == set(type(training.balancing).model_fields)  # every option is shown
     build_balancer(training.balancing, Setting({"a": 1.0, "b": 1.0}))
+
+
+def test_the_methods_that_ask_what_a_loss_reaches_are_named() -> None:
+    """Whoever reads submissions knows names only, for methods are loaded with torch."""
+    methods = {name: look_up(BALANCING, name, "balancing method") for name in BALANCING}
+    assert {name for name, method in methods.items() if method.by_task or method.watches} == set(ASKING)
 
 
 def test_every_snippet_of_the_documentation_is_valid() -> None:

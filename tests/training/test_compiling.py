@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests_support import document
+from pydantic import ValidationError
+from tests_support import batches, document
 
 from harness.errors import HarnessError
-from harness.models.network import MultiTaskNetwork
+from harness.models.config import ModelConfig
+from harness.models.network import MultiTaskNetwork, TaskSpec
 from harness.progress import Reporter
 from harness.run_data import build_network, open_data, selection_data, task_data
 from harness.submission import Submission
@@ -58,3 +60,50 @@ def test_without_a_compiler_it_is_said_so(monkeypatch: pytest.MonkeyPatch) -> No
         pass
     with compiled(network, False):
         pass
+
+
+@pytest.mark.slow
+def test_compiled_losses_have_gradients_of_zeros_in_what_they_do_not_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is why what asks for that is refused together with it; should torch change, it need not be."""
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    network = MultiTaskNetwork(ModelConfig.model_validate(document(0)["model"]), {"s": TaskSpec("segmentation", 4)})
+    unread = dict(network.named_parameters())["shared.trunk.backbone.body.layer4.0.conv1.weight"]
+    batch = {"s": batches()["s"]}
+    network(batch)["s"].backward()
+    assert unread.grad is None
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function: compiler(function, backend="aot_eager"))
+    monkeypatch.setattr(shutil, "which", lambda name: name)  # this backend needs no C++ compiler
+    with compiled(network, True):
+        network(batch)["s"].backward()
+    assert unread.grad is not None
+    assert not unread.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "what"),
+    [
+        ("training", {"balancing": {"name": "mgda"}}, "training.balancing: mgda"),
+        ("training", {"balancing": {"name": "gradnorm"}}, "training.balancing: gradnorm"),
+        ("training", {"regime": {"name": "mt_dnn"}}, "training.regime: mt_dnn"),
+        ("training", {"log_gradients": 5}, "training.log_gradients"),
+        ("training", {"log_affinity": 5}, "training.log_affinity"),
+        (
+            "training",
+            {"placeholders": {"substitution": {"strategy": "adaptive"}}},
+            "training.placeholders.substitution: adaptive",
+        ),
+        ("model", {"sharing": {"name": "soft"}}, "model.sharing: soft"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_asks_which_weights_a_task_reaches_is_not_compiled(
+    section: str, change: dict[str, Any], what: str
+) -> None:
+    raw = document()
+    raw[section] |= change
+    Submission.model_validate(raw)
+    raw["training"]["compile"] = True
+    with pytest.raises(ValidationError, match=f"training.compile: does not go with {what}, for which it matters"):
+        Submission.model_validate(raw)

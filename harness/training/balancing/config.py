@@ -171,6 +171,8 @@ def _name(value: Any) -> str:
 
 _PLAIN = "plain_jacobian"
 PLAIN_JACOBIAN = ("pcgrad", "mgda", "imtl_g", "graddrop", "config", "upgrad")
+# Methods that ask which weights each task's loss reaches.
+ASKING = (*PLAIN_JACOBIAN, "cagrad", "aligned_mtl", "gradvac", "fairgrad", "nash_mtl", "gradnorm")
 
 BalancingConfig = Annotated[
     Annotated[EqualConfig, Tag("equal")]

@@ -50,8 +50,6 @@ class Adaptive(Strategy):
         setting: What it may know of the run.
     """
 
-    repeats = True
-
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._held = {name: held_out(data, setting.config.held_out) for name, data in setting.data.items()}

@@ -63,12 +63,7 @@ class Strategy:
 
     Args:
         setting: What it may know of the run.
-
-    Attributes:
-        repeats: Whether several backward passes may go through the graph of one forward pass.
     """
-
-    repeats: bool = False
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting

@@ -33,11 +33,6 @@ class Substituting:
         self._counts = {target: dict.fromkeys(sources, 0) for target, sources in setting.pairs.items()}
         self._step: Mapping[str, Batch] = {}
 
-    @property
-    def repeats(self) -> bool:
-        """Whether several backward passes may go through the graph of one forward pass."""
-        return self._strategy.repeats
-
     def order(self, name: str, order: Iterable[list[Place]]) -> Iterable[list[Place]]:
         """The batches that a task is trained on."""
         return self._strategy.order(name, order)
