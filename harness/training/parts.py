@@ -14,7 +14,7 @@ from harness.data.collation import enlarge
 from harness.models.network import PENALTY, MultiTaskNetwork
 from harness.models.step_tokens import PART
 from harness.training.balancing.base import Balancer
-from harness.training.balancing.step import Step
+from harness.training.balancing.step import Step, present
 from harness.training.engine import Engine
 from harness.training.placeholders.samples import Samples, pop_samples
 
@@ -41,7 +41,8 @@ def differentiate(
     """The gradient of one step. All processes.
 
     A penalty of the sharing architecture, and every other term that is no task's loss, is added to what the balancer
-    gives, once, however the step is split.
+    gives, once, however the step is split. A task without a label in the whole step, whose loss is exactly 0, rests for
+    the balancer (see `present`): its loss is added to the others afterwards, too.
 
     Args:
         model: The network as `Engine.prepare` gave it.
@@ -66,15 +67,17 @@ def differentiate(
     heads = [network.heads[name] for name in batches] if balancer.measures else []
     for head in heads:
         head.measuring = True  # type: ignore[assignment]
-    found, measured = [], []
+    found, measured, resting = [], [], set[str]()
     for part, _ in zip(parts, step.parts(), strict=True):
         losses: dict[str, Tensor] = model(*part)
         if PENALTY in losses:
             losses[PENALTY] = losses[PENALTY] / len(parts)
         names = list(losses)
         found.append(torch.stack([loss.detach().float() for loss in losses.values()]))
+        if len(found) == 1 and not balancer.constant:
+            resting = _without_labels(network, engine, parts, _summed(engine, names, found))
         beside = pop_samples(losses)
-        terms = [losses.pop(name) for name in [*losses] if name not in batches]
+        terms = [losses.pop(name) for name in [*losses] if name not in batches or name in resting]
         terms += [beside] if beside is not None else []
         penalty = reduce(torch.add, terms) if terms else None
         if heads:
@@ -85,9 +88,11 @@ def differentiate(
         step.add(losses, penalty)
         lap("backward")
     values = _summed(engine, names, found)
-    step.finish({name: values[name] for name in batches}, points)
+    here = present({name: values[name] for name in batches})
+    step.finish(here, points)
     if heads:
-        balancer.judge(_summed(engine, list(batches), measured))
+        indicators = _summed(engine, list(batches), measured)
+        balancer.judge({name: indicators[name] for name in here})
     lap("backward")
     return values
 
@@ -156,6 +161,25 @@ def split(network: MultiTaskNetwork, engine: Engine, batches: Mapping[str, Batch
         )
         for part, count in zip(parts, counts, strict=True)
     ]
+
+
+def _without_labels(
+    network: MultiTaskNetwork, engine: Engine, parts: Sequence[Part], losses: Mapping[str, float]
+) -> set[str]:
+    """The tasks whose loss is 0 in a step, as far as its first part can tell. All processes.
+
+    Args:
+        network: Tells what a loss is a mean over.
+        engine: The processes.
+        parts: Of this process.
+        losses: Of the first parts of all processes, by task and other terms.
+    """
+    names = [name for name, loss in losses.items() if loss == 0 and name in parts[0].batches]
+    if names and len(parts) > 1:  # the losses of the other parts are not known yet, but their labels are
+        counts = [network.counts({name: part.batches[name] for name in names}) for part in parts[1:]]
+        rows = engine.exchange([sum(count[name] for count in counts) for name in names])
+        names = [name for name, column in zip(names, zip(*rows, strict=True), strict=True) if not any(column)]
+    return set(names)
 
 
 def _summed(engine: Engine, names: Sequence[str], parts: Sequence[Tensor]) -> dict[str, float]:

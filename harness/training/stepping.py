@@ -17,6 +17,7 @@ from harness.submission import Submission
 from harness.training.affinity import affinity
 from harness.training.averaging import WeightAverage
 from harness.training.balancing.base import Balancer, Setting, build_balancer
+from harness.training.balancing.step import present
 from harness.training.engine import Engine
 from harness.training.finite import gradient_norm, require_finite, require_finite_gradient
 from harness.training.gate_curves import GateCurves, reach
@@ -202,7 +203,8 @@ class Stepper:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.balancer.looks_back:
-            self.balancer.look_back(look_back(self._model, self._engine, batches, config.accumulation))
+            after = look_back(self._model, self._engine, batches, config.accumulation)
+            self.balancer.look_back({task: after[task] for task in present({task: losses[task] for task in batches})})
         if self.substituting is not None:
             self.substituting.end(losses, rate, points)
         if self.average is not None:

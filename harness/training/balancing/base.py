@@ -30,7 +30,7 @@ class Setting:
 
 
 class Balancer(nn.Module):
-    """Makes one loss of those of the tasks. A task that rests in a step has no loss in it.
+    """Makes one loss of those of the tasks. A task that rests in a step has no loss in it, and none is exactly 0.
 
     `forward` may be called several times in a step, or not at all; what changes from step to step changes in `observe`.
     Whatever changes is in `state_dict`, and is the same in every process.

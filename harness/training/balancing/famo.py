@@ -49,8 +49,8 @@ class Famo(SelfLearning):
 
     def look_back(self, losses: Mapping[str, float]) -> None:
         """Shift weight to the tasks whose losses fell by the smallest share."""
-        if not all(map(math.isfinite, losses.values())):
-            return  # the next step stops at it
+        if not losses or not all(map(math.isfinite, losses.values())):
+            return  # all tasks rest; or the next step stops at it
         fell = [math.log(self._before[task] + SMALLEST) - math.log(after + SMALLEST) for task, after in losses.items()]
         shares = torch.softmax(self.numbers(list(losses)), 0).tolist()
         mean = math.fsum(share * one for share, one in zip(shares, fell, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -126,6 +126,10 @@ class TaskGradients:
                 if gradient is not None:
                     before = own[place]
                     own[place] = gradient if before is None else before + gradient
+
+    def keep(self, tasks: Collection[str]) -> None:
+        """Forget the gradients of all other tasks."""
+        self._found = {task: found for task, found in self._found.items() if task in tasks}
 
     def whole(self, engine: Engine) -> Jacobian:
         """The gradients of all parts and processes. All processes, once."""

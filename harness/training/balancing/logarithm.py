@@ -9,7 +9,7 @@ from torch import Tensor
 
 from harness.training.balancing.base import Balancer
 
-SMALLEST = 1e-12  # a loss of 0, as of label maps without a labelled pixel, has no logarithm
+SMALLEST = 1e-12  # a smaller loss has no say: its weight of 1 / L would be all there is
 
 
 class Logarithm(Balancer):
@@ -23,5 +23,5 @@ class Logarithm(Balancer):
     linear = False
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Sum of logarithms of scalar losses; one of 0 has no gradient."""
+        """Sum of logarithms of scalar losses; one of next to 0 has no gradient."""
         return torch.log(torch.stack(list(losses.values())).clamp(min=SMALLEST)).sum()

@@ -13,6 +13,18 @@ from harness.training.balancing.gradients import Jacobian, TaskGradients
 from harness.training.engine import Engine
 
 
+def present(losses: Mapping[str, float]) -> dict[str, float]:
+    """Without the tasks that rest for the balancer: those whose loss over the whole step is exactly 0.
+
+    Such a task had no label (label maps may be all 255), or nothing left to learn. It is no task that does well, nor a
+    gradient of length 0: a method that looked at it would give it all weight, or none to the others.
+
+    Args:
+        losses: Of the whole step, by task; the same in every process.
+    """
+    return {task: loss for task, loss in losses.items() if loss != 0}
+
+
 class Step:
     """One step of a run, which takes its parts one after another. All processes.
 
@@ -63,7 +75,7 @@ class Step:
         """Take one part.
 
         Args:
-            losses: Its scalar losses by task.
+            losses: Its scalar losses by task, without those known to rest.
             penalty: Is added after balancing; None for none.
         """
         if self._by_task:
@@ -72,6 +84,10 @@ class Step:
             if penalty is not None:
                 self._penalties = self._penalties or self._collector([PENALTY])
                 self._penalties.add({PENALTY: penalty}, keep=False)
+            return
+        if not losses:  # all tasks rest
+            if penalty is not None:
+                self._engine.backward(penalty)
             return
         if self._balancer.watches and self._watched is None:
             self._watched = self._balancer.watched(self._network, losses)
@@ -85,10 +101,12 @@ class Step:
         """End the step: the parameters have their gradients, and the balancer knows.
 
         Args:
-            losses: Of the whole step, by task.
+            losses: Of the whole step, by task, without those that rest.
             points: Gets weights and cosines, if there are any to show; None where nobody looks.
         """
         balancer = self._balancer
+        if self._gradients is not None:
+            self._gradients.keep(losses)
         jacobian = self._gradients.whole(self._engine) if self._gradients is not None else None
         weights: dict[str, float] = {}
         if self._by_task:
@@ -102,7 +120,7 @@ class Step:
             points |= {f"cosine/{pair}": value for pair, value in jacobian.cosines().items()}
         if points is not None and not balancer.constant:
             points |= {f"weight/{task}": weight for task, weight in weights.items()}
-        if self._watched is not None and jacobian is not None:
+        if self._watched is not None and jacobian is not None and losses:
             balancer.see(jacobian.norms(self._watched), losses)
         balancer.observe(losses)
 
@@ -123,6 +141,8 @@ class Step:
         return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
 
     def _weights(self, losses: Mapping[str, float]) -> dict[str, float]:
+        if not losses:
+            return {}
         return {task: float(weight) for task, weight in self._balancer.weigh(self._tensors(losses)).items()}
 
     def _tensors(self, losses: Mapping[str, float]) -> dict[str, Tensor]:
@@ -130,7 +150,7 @@ class Step:
 
     def _teach(self, losses: Mapping[str, float]) -> None:
         """The balancer's own parameters learn from the losses of the whole step."""
-        if any(parameter.requires_grad for parameter in self._balancer.parameters()):
+        if losses and any(parameter.requires_grad for parameter in self._balancer.parameters()):
             self._engine.backward(self._balancer(self._tensors(losses)))
 
     def _combine(self, jacobian: Jacobian, losses: Mapping[str, float]) -> dict[str, float]:
