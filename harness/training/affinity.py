@@ -34,13 +34,16 @@ def affinity(
 
     Returns:
         ``affinity/<i>|<j>`` for every ordered pair of tasks; a task's step for itself is there, too. A pair whose loss
-        is 0 is left out.
+        is 0 is left out. Nothing where the tasks share no parameter, as in a step of one task: no step could change
+        anything, and zeros would dilute the mean over steps.
 
     Source:
         Fifty et al. 2021, eq. 1 (arXiv:2109.04617).
     """
+    jacobian = whole_gradients(model, engine, batches, accumulation) if len(batches) > 1 else None
+    if jacobian is None or not jacobian.shared:
+        return {}
     before = look_back(model, engine, batches, accumulation)
-    jacobian = whole_gradients(model, engine, batches, accumulation)
     kept = [parameter.detach().clone() for parameter in jacobian.shared]
     points: dict[str, float] = {}
     for row, task in enumerate(jacobian.tasks):

@@ -59,6 +59,21 @@ def test_a_loss_of_nought_has_no_relative_fall() -> None:
     assert set(found) == {"affinity/a|a", "affinity/b|a"}
 
 
+class Apart(Toy):
+    """Two tasks that share nothing."""
+
+    def forward(self, batches: Any, shares: Any = None, samples: Any = None) -> dict[str, Tensor]:
+        self.seen += 1  # type: ignore[operator]
+        losses = {"a": (self.u - 1) ** 2, "b": (self.w - 3) ** 2}
+        return {task: losses[task] for task in batches}
+
+
+@pytest.mark.parametrize("tasks", ["a", "ab"])
+def test_tasks_that_share_nothing_have_no_affinity(tasks: str) -> None:
+    """It would be exactly 0, a task's own as well, and the mean over steps would be drawn to it."""
+    assert affinity(Apart(), Engine("32"), dict.fromkeys(tasks), 1, rate=0.1) == {}  # type: ignore[arg-type]
+
+
 @pytest.mark.usefixtures("tiny_suite")
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_looking_at_affinities_does_not_change_training(tmp_path: Path, accumulation: int) -> None:
