@@ -26,6 +26,7 @@ from harness.training.config import RegimeConfig
 from harness.training.engine import Engine
 from harness.training.loop import seed_everything, train
 from harness.training.regimes import REGIMES
+from harness.training.regimes.mt_dnn import mt_dnn
 from harness.training.regimes.plan import Plan, Setting, apportion
 
 ABC = ("a", "b", "c")
@@ -128,6 +129,20 @@ def test_too_few_batches_for_the_stages_of_sequential_are_refused() -> None:
     with pytest.raises(HarnessError, match=r"training.steps: 2 batches of each of 3 tasks .* take 3 at least"):
         planned("sequential", 2)
     assert planned("sequential", 3).stage(0) == ["a"]
+
+
+def test_a_task_that_mt_dnn_would_never_train_is_refused() -> None:
+    config = RegimeConfig.model_validate({"name": "mt_dnn"})
+    epoch = {"large": 40000.0, "small": 50.0}
+
+    def counts(batches: int, **changes: Any) -> dict[str, int]:
+        changed = config.model_copy(update=changes)
+        return mt_dnn(Setting(changed, ("large", "small"), batches, epoch, np.random.default_rng(0))).batches()
+
+    with pytest.raises(HarnessError, match=r"none of 200 batches to small, .* \(401 are enough\), .* sqrt"):
+        counts(100)
+    assert counts(401) == {"large": 801, "small": 1}
+    assert counts(100, sampling="sqrt") == {"large": 193, "small": 7}
 
 
 @pytest.mark.parametrize("name", REGIMES)
