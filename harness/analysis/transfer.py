@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from math import factorial
+from math import ceil, factorial
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from harness.evaluation.resampling import contrast
 if TYPE_CHECKING:
     from harness.submission import Submission
 
-TAIL = 0.1  # share of the training steps whose losses count as the final loss
+TAIL = 10  # the last of so many parts of a curve is the final loss
 
 
 class Contrast(BaseModel):
@@ -130,12 +130,13 @@ def matrix(
 def loss_gains(tasks: Sequence[str], known: Known) -> dict[str, dict[str, Any] | None]:
     """Standley's gain L_single / L_joint - 1 of each task, above 0 where learning together has the lower loss.
 
-    Of training losses, each the mean over the last tenth of the steps, for records hold no others: what it says of new
-    images the headline numbers tell. Mean over common seeds.
+    Of training losses, each the mean over the last tenth of the task's own points, for records hold no others: what it
+    says of new images the headline numbers tell. Mean over common seeds.
 
     Returns:
         By task ``gain``, ``low``, ``high``, ``single``, ``joint`` and ``seeds``, or None where a record or its curve is
-        missing. The 95% interval is Student's, over seeds, so a single seed has None for its ends.
+        missing, or ends long before the run does (see `final_loss`). The 95% interval is Student's, over seeds, so a
+        single seed has None for its ends.
 
     Source:
         Standley et al. 2020, section 4 (arXiv:1905.07553).
@@ -174,9 +175,19 @@ def student_interval(values: Sequence[float]) -> tuple[float, float] | tuple[Non
 
 
 def final_loss(record: Record, task: str) -> float | None:
-    """Mean training loss over the last tenth of a run's steps; at least of its last point. None without a curve."""
-    curve = [(step, value) for step, value in record.curves.get(f"loss/{task}", ()) if value is not None]
+    """Mean training loss over the last tenth of a task's points, one at least.
+
+    Points are the task's own, so that a loss is the same whenever in the run the task was trained.
+
+    Returns:
+        None without a curve, or where it ends before the last tenth of the run's steps, as under `continual`: what the
+        task's loss is after what was learned since, nothing tells.
+    """
+    losses = {name: curve for name, curve in record.curves.items() if name.startswith("loss/")}
+    curve = [(step, value) for step, value in losses.get(f"loss/{task}", ()) if value is not None]
     if not curve:
         return None
-    last = curve[-1][0]
-    return fmean(value for step, value in curve if step > (1 - TAIL) * last)
+    end = max(points[-1][0] for points in losses.values() if points)
+    if TAIL * curve[-1][0] <= (TAIL - 1) * end:
+        return None
+    return fmean(value for _, value in curve[-ceil(len(curve) / TAIL) :])

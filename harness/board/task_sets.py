@@ -36,7 +36,8 @@ class TaskSetEffect(_Document):
         difference: Headline number with them minus without, on the same images.
         low: Lower end of its 95% interval.
         high: Upper end.
-        loss_gain: Standley's gain of training losses, without over with minus 1; None without learning curves.
+        loss_gain: Standley's gain of training losses, without over with minus 1; None without learning curves, and
+            for a task that was trained last long before its run's end.
         gain_low: Lower end of its 95% interval over seeds; None for one seed.
         gain_high: Upper end.
     """

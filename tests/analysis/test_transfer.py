@@ -143,6 +143,36 @@ def test_standleys_gain_is_of_the_last_tenth_of_the_losses(tmp_path: Path) -> No
     assert gains[VQA]["gain"] == pytest.approx(2.0 / 1.6 - 1)
 
 
+def fell(points: int, start: int = 0) -> list[tuple[int, float | None]]:
+    """A loss that falls to its number of points' reciprocal, beginning after a step."""
+    return [(start + 10 * number, 1.0 / number) for number in range(1, points + 1)]
+
+
+def curves(**losses: list[tuple[int, float | None]]) -> Record:
+    """A record without anything else."""
+    return Record.model_construct(curves={f"loss/{task}": points for task, points in losses.items()})
+
+
+def test_the_final_loss_is_of_a_tasks_own_last_tenth_wherever_in_the_run_it_is() -> None:
+    alone = transfer.final_loss(curves(a=fell(40)), "a")
+    assert alone == pytest.approx(sum(1 / number for number in (37, 38, 39, 40)) / 4)
+    # The same curve at the end of a run that trained another task first; a tenth of its steps would be eight points.
+    together = curves(b=fell(40), a=fell(40, start=400))
+    assert transfer.final_loss(together, "a") == alone
+    gain = transfer.loss_gain("a", {0: curves(a=fell(40))}, {0: together})
+    assert gain is not None
+    assert gain["gain"] == 0
+
+
+def test_a_task_that_was_trained_last_long_before_the_runs_end_has_no_gain() -> None:
+    together = curves(a=fell(40), b=fell(40, start=400), penalty=[(800, None)])
+    assert transfer.final_loss(together, "a") is None
+    assert transfer.loss_gain("a", {0: curves(a=fell(40))}, {0: together}) is None
+    # Random order leaves the last points to other tasks.
+    assert transfer.final_loss(curves(a=fell(40), b=fell(37)), "b") is not None
+    assert transfer.final_loss(curves(a=fell(40), b=fell(36)), "b") is None
+
+
 def test_only_seeds_that_all_have_are_compared(tmp_path: Path) -> None:
     filled(tmp_path, seeds=(0, 1))
     add(tmp_path, subset(submission(), [CLASSIFICATION]), {CLASSIFICATION: 20}, seed=2)
