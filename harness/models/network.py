@@ -145,7 +145,7 @@ class MultiTaskNetwork(nn.Module):
             losses = {name: loss * shares[name] for name, loss in losses.items()}
         penalty = getattr(self.shared, "penalty", None)
         if penalty is not None:
-            losses[PENALTY] = penalty()
+            losses[PENALTY] = penalty(list(batches))
         if tokens is not None and self.objectives is not None:
             losses |= self.objectives(tokens)
         return losses if samples is None else losses | samples(self)

@@ -17,6 +17,8 @@ from harness.errors import HarnessError
 from harness.models.config import ModelConfig
 from harness.models.network import MultiTaskNetwork, TaskSpec
 from harness.models.sharing.dynamic_routing import DynamicRoutingSharing, Policy, blocks_of
+from harness.training.config import OptimizerConfig
+from harness.training.optimization import build_optimizer
 
 SPECS = {
     "c": TaskSpec("classification", 5),
@@ -67,7 +69,31 @@ def test_the_penalty_is_that_of_a_calculation_by_hand() -> None:
         policy.logits["b"].copy_(torch.tensor([math.log(4), 0.0]))  # chances 4/5, 1/2
     sparsity = math.log(0.5) + math.log(0.75) + math.log(0.8) + math.log(0.5)
     sharing = 0.5 * 0.3  # of the first block (2 - 1)/2, of the last one nothing
-    torch.testing.assert_close(policy.penalty(2.0, 10.0), torch.tensor(2 * sparsity + 10 * sharing))
+    torch.testing.assert_close(policy.penalty("ab", 2.0, 10.0), torch.tensor(2 * sparsity + 10 * sharing))
+
+
+@pytest.mark.parametrize("optimizer", [{"name": "sgd"}, {"name": "adamw", "weight_decay": 0.1}], ids=str)
+def test_the_policy_of_a_task_that_rests_stays_to_the_bit(optimizer: dict[str, Any]) -> None:
+    net = build("cs", {"name": "test_resnet"}, sparsity=1.0, sharing=1.0).train()
+    steps = build_optimizer(net, OptimizerConfig.model_validate(optimizer | {"learning_rate": 0.1}))
+    seen = []
+    for tasks in ("cs", "s", "s"):
+        steps.zero_grad(set_to_none=True)
+        torch.stack(list(net({task: batches()[task] for task in tasks}).values())).sum().backward()
+        steps.step()
+        seen.append({task: logits.detach().clone() for task, logits in shared(net).policy.logits.items()})
+    assert torch.equal(seen[1]["c"], seen[0]["c"])
+    assert torch.equal(seen[2]["c"], seen[0]["c"])  # nor does momentum carry it on
+    assert not torch.equal(seen[1]["s"], seen[0]["s"])
+
+
+def test_the_penalty_is_of_the_tasks_of_the_step() -> None:
+    policy = Policy(["a", "b", "c"], 2, 1.0)
+    with torch.no_grad():
+        policy.logits["b"].fill_(7.0)
+    other = Policy(["a", "c"], 2, 1.0)
+    assert torch.equal(policy.penalty(["c", "a"], 2.0, 10.0), other.penalty(["a", "c"], 2.0, 10.0))
+    assert policy.penalty([], 2.0, 10.0) == 0
 
 
 def test_blocks_are_kept_as_often_as_the_policy_says_whatever_the_temperature() -> None:
@@ -184,7 +210,7 @@ def test_the_order_of_tasks_changes_nothing() -> None:
     torch.manual_seed(1)
     after = other(data)
     assert all(torch.equal(before[name], after[name]) for name in data)
-    torch.testing.assert_close(shared(one).penalty(), shared(other).penalty())
+    torch.testing.assert_close(shared(one).penalty("cdsv"), shared(other).penalty("cdsv"))
 
 
 @pytest.mark.parametrize(

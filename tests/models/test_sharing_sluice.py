@@ -83,7 +83,7 @@ def test_the_penalty_sums_over_columns_and_layers() -> None:
             a, b = weight[: len(weight) // 2].flatten(1), weight[len(weight) // 2 :].flatten(1)
             expected = expected + 0.5 * sum((torch.dot(x, y) ** 2 for x in a for y in b), torch.zeros(()))
     assert len(shared(net)._weights) == 2
-    torch.testing.assert_close(shared(net).penalty(), expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(shared(net).penalty("cdsv"), expected, rtol=1e-4, atol=0)
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
@@ -106,7 +106,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
 @pytest.mark.parametrize("backbone", BACKBONES, ids=lambda one: one["name"])
 def test_every_weight_of_every_unit_and_the_penalised_layers_learn(backbone: dict[str, Any]) -> None:
     net = build("cdsv", backbone, count=4)
-    (torch.stack(list(net(batches()).values())).sum() + shared(net).penalty()).backward()
+    (torch.stack(list(net(batches()).values())).sum() + shared(net).penalty("cdsv")).backward()
     for name, parameter in [*shared(net).units.named_parameters(), *shared(net).levels.named_parameters()]:
         gradient = parameter.grad
         assert gradient is not None, name

@@ -156,7 +156,7 @@ def test_closed_blocks_are_kept_get_no_gradient_and_are_in_no_penalty() -> None:
     policy.closed = 3
     gates = policy("a")
     assert gates.tolist() == [1, 1, 1, 0]
-    (gates.sum() + policy("b").sum() + policy.penalty(1.0, 1.0)).backward()
+    (gates.sum() + policy("b").sum() + policy.penalty(["a", "b"], 1.0, 1.0)).backward()
     for logits in policy.logits.values():
         assert logits.grad is not None
         assert logits.grad[:3].tolist() == [0, 0, 0]

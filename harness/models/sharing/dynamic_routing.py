@@ -69,12 +69,20 @@ class Policy(nn.Module):
         drawn = (noisy > 0).to(logits.dtype) + (soft - soft.detach())  # exactly 0 or 1
         return torch.cat([torch.ones_like(drawn[: self.closed]), drawn[self.closed :]]) if self.closed else drawn
 
-    def penalty(self, sparsity: float, sharing: float) -> Tensor:
+    def penalty(self, tasks: Collection[str], sparsity: float, sharing: float) -> Tensor:
         """λ_sp Σ_l Σ_t log α_lt + λ_sh Σ_{s<t} Σ_l (L - l)/L |α_ls - α_lt| (eq. 4 and 5), a scalar.
 
         The second term makes tasks choose alike, in low blocks (l from 1) more than in high ones.
+
+        Args:
+            tasks: Those of the step: of one that rests, no loss would hold against the penalty.
+            sparsity: λ_sp.
+            sharing: λ_sh.
         """
-        logits = torch.stack(list(self.logits.values()))
+        present = [logits for task, logits in self.logits.items() if task in tasks]
+        if not present:
+            return self.drawn.new_zeros((), dtype=torch.float32)
+        logits = torch.stack(present)
         chances = logits.sigmoid()
         blocks = logits.shape[1]
         weights = 1 - torch.arange(1, blocks + 1, device=logits.device) / blocks
@@ -163,9 +171,9 @@ class DynamicRoutingSharing(HardSharing):
             for number, chance in enumerate(logits.detach().double().sigmoid().tolist(), start=1)
         }
 
-    def penalty(self) -> Tensor:
+    def penalty(self, tasks: Collection[str]) -> Tensor:
         """See `Policy.penalty`."""
-        return self.policy.penalty(*self._coefficients)
+        return self.policy.penalty(tasks, *self._coefficients)
 
     def forward(self, batches: Mapping[str, Batch], placeholders: Placeholders | None) -> dict[str, Features]:
         """Encode every task's images.

@@ -111,11 +111,14 @@ class SluiceSharing(StitchedSharing):
         """Columns and what mixes them, in parts that share no parameter."""
         return super().parts() | {"level mixes": self.levels}
 
-    def penalty(self) -> Tensor:
+    def penalty(self, tasks: Collection[str]) -> Tensor:
         """Coefficient · Σ_t Σ_layers ||G1ᵀ G2||²_F, a scalar (§3, "orthogonality constraint").
 
         A layer is the last one in a mixed stage that gives as many channels as the stage; a stage that only pools, or
         puts its channels together from several layers, has none.
+
+        Args:
+            tasks: Of the step. Its images go through the columns of all tasks, which all count.
         """
         columns = [self._trunk(task).backbone.body for task in self._tasks]
         zero = next(self.parameters()).new_zeros(())

@@ -48,8 +48,12 @@ class SoftSharing(ColumnSharing):
                 self._reached[task] = self._reach(task, features[task])
         return features
 
-    def penalty(self) -> Tensor:
-        """Coefficient · Σ over weights of the norm of what the tasks have for it, a float32 scalar."""
+    def penalty(self, tasks: Collection[str]) -> Tensor:
+        """Coefficient · Σ over weights of the norm of what the tasks have for it, a float32 scalar.
+
+        Args:
+            tasks: Of the step. Trunks of tasks that rest are kept alike with the others all the same.
+        """
         total = next(self.parameters()).new_zeros(())
         with torch.autocast(total.device.type, enabled=False):
             for tasks, names in self._alike():

@@ -223,4 +223,4 @@ def test_what_they_tell_is_taken_out_of_the_losses_and_their_own_losses_are_adde
 def test_a_penalty_of_the_architecture_stays_what_it_is() -> None:
     net = network(sharing={"name": "soft"})
     values, _ = step(net, "random", 2)
-    assert values[PENALTY] == pytest.approx(float(net.shared.penalty()), rel=1e-5)  # type: ignore[union-attr,operator]
+    assert values[PENALTY] == pytest.approx(float(net.shared.penalty(list(net.specs))), rel=1e-5)  # type: ignore[union-attr,operator]
