@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,6 +47,15 @@ class Famo(SelfLearning):
     def observe(self, losses: Mapping[str, float]) -> None:
         """Remember the losses before the optimizer's step."""
         self._before = dict(losses)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a checkpoint must hold, and what a second pass of the same step must not change."""
+        return super().get_extra_state() | {"before": self._before}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore `get_extra_state`."""
+        super().set_extra_state(state)
+        self._before = dict(state["before"])
 
     def look_back(self, losses: Mapping[str, float]) -> None:
         """Shift weight to the tasks whose losses fell by the smallest share."""
