@@ -23,6 +23,7 @@ from safetensors.torch import save as to_safetensors
 from harness import provenance, robustness
 from harness.analysis import subsets
 from harness.atomic import locked, make_folder, write_bytes, write_json, write_text
+from harness.board.names import check_name
 from harness.board.records import Cost, Provenance, Record, read_record, write_record
 from harness.data.loading import TaskData
 from harness.data.transforms import derive_seed
@@ -88,6 +89,7 @@ def run(submission: Submission, seed: int, runs: Path, board: Path, reporter: Re
     with ExitStack() as stack:
         if engine.main:
             make_folder(board / "records")  # told before hours of training
+            check_name(board, submission.name)
             make_folder(folder)
             stack.enter_context(locked(folder))  # another command that is given the same run waits and finds it done
             if fresh:

@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from harness import provenance
+from harness.board.fields import Count, EntryName
+from harness.board.names import check_name
 from harness.board.packing import predictions_hash
 from harness.board.records import Protocol, Provenance, Record, TaskResult, hash_arrays, write_record
 from harness.cards import load_card
@@ -21,6 +24,8 @@ from harness.data.real_labels import real_labels
 from harness.data.samples import Adapter
 from harness.errors import HarnessError
 from harness.evaluation import classification, detection, segmentation, vqa
+from harness.evaluation.columns import show
+from harness.evaluation.files import require_file
 from harness.evaluation.label_map import LabelMap
 from harness.evaluation.metric import Result
 from harness.evaluation.predictions import read_classification
@@ -134,12 +139,15 @@ def record_predictions(
     """Score a stranger's predictions and store them as a record.
 
     Raises:
-        HarnessError: The card, its data or the predictions are not valid; nothing is stored.
+        HarnessError: Name, seed, the card, its data or the predictions are not valid; nothing is stored.
     """
+    _check_entry(name, seed)
+    check_name(board, name)
     card = load_card(card_name)
     adapter = open_split(card, card.evaluation_split, limit)
     if not predictions.exists():
         raise HarnessError(f"{predictions}: no such file or folder")
+    require_file(predictions)
     result = score(adapter, predictions)
     task = task_result(adapter, result, predictions)
     reasons = unrankable_reasons([adapter], limit)
@@ -157,3 +165,15 @@ def record_predictions(
     pictures = make_gallery({card.name: (adapter, predictions, result)}) if limit is None else {}
     write_record(board, record, {card.name: result.statistics}, gallery=pictures)
     return record
+
+
+def _check_entry(name: str, seed: int) -> None:
+    """See to it that a record can be called so, before anything is scored."""
+    for field, kind, value, mend in (
+        ("name", EntryName, name, "write up to 100 of A-Z, a-z, 0-9, '.', '_' and '-', a letter or a digit first"),
+        ("seed", Count, seed, f"write a whole number from 0 to {2**63 - 1}"),
+    ):
+        try:
+            TypeAdapter(kind).validate_python(value)
+        except ValidationError:
+            raise HarnessError(f"{field}: {show(value)} is not an entry's {field}; {mend}") from None

@@ -25,6 +25,7 @@ from harness.atomic import json_bytes, write_bytes
 from harness.board.packing import EPOCH, predictions_hash
 from harness.board.records import MAX_RECORD_BYTES, RECORD, STATISTICS, Record, read_statistics
 from harness.errors import HarnessError
+from harness.evaluation.files import require_file
 
 BUNDLE_VERSION = 1
 MANIFEST, SUBMISSION, PREDICTIONS = "bundle.json", "submission.yaml", "predictions"
@@ -284,12 +285,18 @@ def _candidates(place: Path, record: Record) -> list[Path]:
     run = place / f"{record.fingerprint}-seed{record.seed}" / PREDICTIONS
     try:
         if run.is_dir():
-            return sorted(run.iterdir())
+            return _readable(run)
         if not place.exists():
             raise HarnessError(f"--predictions {place}: no such file or folder")
-        return [place, *sorted(place.iterdir())] if place.is_dir() else [place]
+        require_file(place)
+        return [place, *_readable(place)] if place.is_dir() else [place]
     except OSError as error:
         raise HarnessError(f"--predictions {place}: cannot be read ({error.strerror})") from None
+
+
+def _readable(folder: Path) -> list[Path]:
+    """Files and folders; reading a pipe would never end."""
+    return sorted(path for path in folder.iterdir() if path.is_file() or path.is_dir())
 
 
 def _without_suffix(name: str) -> str:

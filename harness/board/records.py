@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from harness.atomic import directory, json_bytes, locked, make_folder
+from harness.board.names import check_name
 from harness.board.packing import MAX_STATISTICS_BYTES, Arrays, hash_arrays, pack, unpack
 from harness.board.schema import (
     SCHEMA_VERSION,
@@ -106,12 +107,14 @@ def write_records(
         The records' folders.
 
     Raises:
-        HarnessError: Statistics are not those that a record names, or a record of an id with other numbers exists and
-            `replace` is false, or the disk is full.
+        HarnessError: Statistics are not those that a record names, a name differs from another in upper and lower case
+            only, or a record of an id with other numbers exists and `replace` is false, or the disk is full.
     """
     packed = [_packed(board, record, statistics) for record, statistics in items]
     make_folder(board / "records")
     with locked(board / "records"):  # so that nobody stores other numbers between the look and the step
+        for record, _ in items:
+            check_name(board, record.name)
         documents = [_document(board, record, replace) for record, _ in items]
         folders = [board / "records" / record.id for record, _ in items]
         for (record, _), folder, (document, same), archive in zip(items, folders, documents, packed, strict=True):
@@ -151,13 +154,20 @@ def _document(board: Path, record: Record, replace: bool) -> tuple[bytes, bool]:
     if stored is not None:
         other = differing(stored, record)
         if other and not replace:
-            raise HarnessError(
-                f"{folder}: a record of this id exists with another {other}; the same submission, seed and "
-                "machine should give the same numbers: find out why, or replace it explicitly"
-            )
+            raise HarnessError(f"{folder}: a record of this id exists with another {other}; {_mend(record)}")
         if not other and TRUST.index(stored.trust) > TRUST.index(record.trust):
             record = record.model_copy(update={"trust": stored.trust, "rerun": stored.rerun})
     return json_bytes(record.model_dump(mode="json")), stored is not None and not other
+
+
+def _mend(record: Record) -> str:
+    """What can be done where a record of the same id has other numbers."""
+    if record.submission is None:
+        return "score under another name, or remove this folder and score again"
+    return (
+        "the same submission, seed and machine should give the same numbers: find out why, or replace it by "
+        "harness submit --fresh"
+    )
 
 
 def read_records(board: Path) -> list[Record]:

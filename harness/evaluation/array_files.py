@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError
+from harness.evaluation.files import require_file
 
 # What zipfile and numpy raise over damaged or hostile files, besides HarnessError: a header is a Python literal.
 DAMAGED = (
@@ -45,6 +46,7 @@ def read_npz(path: Path, names: Sequence[str], limit: int) -> list[NDArray[Any]]
     Raises:
         HarnessError: The file cannot be read, an array is missing, holds Python objects, or is larger than the limit.
     """
+    require_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             return [_member(path, archive, name, limit) for name in names]
@@ -94,6 +96,7 @@ def read_parquet(path: Path, names: Sequence[str], rows: int, limit: int) -> lis
         raise HarnessError(
             f"{path}: reading Parquet needs pyarrow, which is not installed; pip install pyarrow, or write .npz"
         ) from None
+    require_file(path)
     try:
         with parquet.ParquetFile(path) as file:
             _check_parquet(path, file, names, rows, limit)

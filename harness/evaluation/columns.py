@@ -15,6 +15,7 @@ import orjson
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError
+from harness.evaluation.files import require_file
 
 LARGEST = 1e100  # the largest coordinate of a box: areas stay finite
 Kind = TypeVar("Kind")
@@ -32,6 +33,7 @@ def read_json(path: Path, mend: str) -> Any:
     Raises:
         HarnessError: The file cannot be read or is not valid JSON (NaN and Infinity are not).
     """
+    require_file(path)
     try:
         with collector_paused():
             return orjson.loads(path.read_bytes())
@@ -53,7 +55,11 @@ def read_typed(path: Path, kind: type[Kind]) -> Kind | None:
 
     Returns:
         None where the file cannot be read so: `read_json` then finds the words for what is wrong with it.
+
+    Raises:
+        HarnessError: It is a pipe or a device.
     """
+    require_file(path)
     try:
         with collector_paused():
             return msgspec.json.decode(path.read_bytes(), type=kind)

@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from harness.atomic import write_bytes
 from harness.errors import HarnessError
 from harness.evaluation.array_files import DAMAGED
+from harness.evaluation.files import require_file
 
 _MAX_FILE_BYTES = 256 << 20
 _MAX_FILES = 1_000_000
@@ -202,6 +203,8 @@ def _members(path: Path, archive: zipfile.ZipFile, ending: str) -> list[str]:
 def _decode(
     source: Path | io.BytesIO, name: str, shape: tuple[int, ...] | None, modes: tuple[str, ...] = ("L", "P")
 ) -> NDArray[Any]:
+    if isinstance(source, Path):
+        require_file(source)
     try:
         with Image.open(source, formats=("PNG",)) as image:
             if image.mode not in modes:

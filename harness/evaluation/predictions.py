@@ -38,6 +38,7 @@ from harness.evaluation.columns import (
     show,
 )
 from harness.evaluation.detection_predictions import Detections, read_detections
+from harness.evaluation.files import require_file
 from harness.evaluation.label_maps import write_segmentation
 
 __all__ = [
@@ -134,6 +135,7 @@ def read_classification(path: Path | str, ids: Sequence[str], classes: int) -> N
 def _read_csv(path: Path, classes: int) -> tuple[list[str], NDArray[np.int64]]:
     found: list[str] = []
     labels: list[int] = []
+    require_file(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.reader(file, strict=True)

@@ -313,3 +313,13 @@ def test_a_submitter_killed_in_the_middle_leaves_the_old_record_or_the_new_never
         value = read_statistics(builder.board, record)["one"].reduce()["top1"]
         assert value == record.tasks["one"].value
         assert value in (0.0, 0.002)
+
+
+def test_a_name_that_differs_from_another_in_case_only_is_not_stored(builder: Any, right: Any) -> None:
+    builder.add("ok1", {"one": right(2, 5)})
+    with pytest.raises(HarnessError, match="records: name: 'OK1' differs from 'ok1', which is there"):
+        builder.add("OK1", {"one": right(2, 5)})
+    assert [record.name for record in read_records(builder.board)] == ["ok1"]
+    (builder.board / "records" / "OK1").mkdir()  # both are there, from a time when that was not looked at
+    builder.add("OK1", {"one": right(2, 5)})
+    assert [record.name for record in read_records(builder.board)] == ["OK1", "ok1"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -14,10 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness import api
 from harness.cards import load_card
 from harness.cli import main
 from harness.data import open_split
-from harness.evaluation.predictions import write_classification
+from harness.errors import HarnessError
+from harness.evaluation.array_files import read_npz, read_parquet
+from harness.evaluation.columns import read_json, read_typed
+from harness.evaluation.label_maps import read_png
+from harness.evaluation.predictions import read_classification, write_classification
 
 Score = Callable[..., tuple[int, str]]
 
@@ -357,3 +363,83 @@ def test_zips_that_escape_or_unpack_to_gigabytes(score: Score, tmp_path: Path) -
 def test_a_file_that_is_not_there(score: Score, tmp_path: Path) -> None:
     code, said = score("detection", tmp_path / "none.json")
     assert (code, said) == (2, f"error: {tmp_path / 'none.json'}: no such file or folder\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--name", "my detector"), "name: 'my detector' is not an entry's name; write up to 100 of"),
+        (("--name", "a/b"), "name: 'a/b' is not"),
+        (("--name", ""), "name: '' is not"),
+        (("--name=-x",), "name: '-x' is not"),
+        (("--name", "ümlaut"), "name: 'ümlaut' is not"),
+        (("--name", "a" * 101), "name: 'aaa"),
+        (("--name", "a", "--seed", "9" * 23), f"seed: {'9' * 23} is not an entry's seed; write a whole number from 0"),
+    ],
+)
+def test_a_name_or_seed_that_no_entry_can_have_is_told_before_anything_is_scored(
+    words: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    board = tmp_path / "board"
+    # Neither card nor predictions are there: neither is looked at.
+    monkeypatch.setattr("sys.argv", ["harness", "score", "no-card", "no-file", "--leaderboard", str(board), *words])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    told = capsys.readouterr().err
+    assert (stop.value.code, told.count("\n"), board.exists()) == (2, 1, False), told
+    assert told.startswith(f"error: {said}"), told
+
+
+def test_a_name_that_differs_from_another_in_case_only_and_other_numbers_are_refused(
+    tiny_suite: Path, tmp_path: Path
+) -> None:
+    board, card = tmp_path / "board", "shapes-vqa"
+    api.score(card, written(tmp_path / "red.json", answers()), "ok1", board=board)
+    before = {path: path.read_bytes() for path in board.rglob("*") if path.is_file()}
+    with pytest.raises(HarnessError, match="name: 'OK1' differs from 'ok1', which is there, in upper and lower case"):
+        api.score(card, tmp_path / "red.json", "OK1", board=board)
+    others = [one | {"answer": "yes"} for one in answers()]
+    with pytest.raises(HarnessError, match=f"another result of {card}; score under another name, or remove this folde"):
+        api.score(card, written(tmp_path / "yes.json", others), "ok1", board=board)
+    assert {path: path.read_bytes() for path in board.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("detection", "boxes.json"),
+        ("detection", "boxes.npz"),
+        ("vqa", "answers.json"),
+        ("classification", "labels.csv"),
+        ("segmentation", "maps.zip"),
+    ],
+)
+def test_a_pipe_is_no_file_of_predictions(score: Score, tmp_path: Path, task: str, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    code, said = score(task, tmp_path / name)
+    assert (code, "is a pipe or a device, not a file" in said, said.count("\n")) == (2, True, 1), said
+
+
+def test_a_pipe_among_label_maps_is_no_label_map(score: Score, tmp_path: Path) -> None:
+    folder = label_maps(tmp_path / "maps")
+    one = sorted(folder.iterdir())[3]
+    one.unlink()
+    os.mkfifo(one)
+    code, said = score("segmentation", folder)
+    assert (code, said.count("\n")) == (2, 1), said
+    assert said.startswith(f"error: {one}: is a pipe or a device")
+
+
+@pytest.mark.parametrize("read", [read_json, read_typed, read_npz, read_parquet, read_classification, read_png])
+def test_every_reader_refuses_a_pipe(read: Callable[..., Any], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    arguments: dict[Any, tuple[Any, ...]] = {
+        read_json: ("mend",),
+        read_typed: (list[int],),
+        read_npz: (("a",), 9),
+        read_parquet: (("a",), 9, 9),
+        read_classification: ([], 2),
+        read_png: (("L",),),
+    }
+    with pytest.raises(HarnessError, match=r"pipe\.csv: is a pipe or a device"):
+        read(tmp_path / "pipe.csv", *arguments[read])
