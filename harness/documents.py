@@ -185,6 +185,14 @@ def parse(model: type[Model], data: Mapping[str, Any], source: str) -> Model:
         raise HarnessError(describe(error, model, source)) from None
 
 
+# What pydantic calls by Python's names, as those who write YAML call it.
+_YAML_WORDS = (
+    (re.compile(r" or instance of \w+"), ""),
+    (re.compile(r"\btuple\b"), "list"),
+    (re.compile(r"\bdictionary\b"), "mapping"),
+)
+
+
 def describe(error: ValidationError, model: type[BaseModel], source: str) -> str:
     """The first problem of a pydantic error as one sentence."""
     problems = error.errors(include_url=False)
@@ -192,17 +200,20 @@ def describe(error: ValidationError, model: type[BaseModel], source: str) -> str
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     location = [str(part) for part in problem["loc"]]
     field = ".".join(location)
+    place = f"{source}: {field}" if field else source
     value = problem.get("input")
     shown = repr(value) if len(repr(value)) <= 80 else f"{_kind(value)}"
     if problem["type"] == "extra_forbidden":
         keys = _keys_at(model, problem["loc"][:-1])
-        return f"{source}: {field}: unknown key {location[-1]!r}{suggestion(location[-1], keys)}"
+        return f"{place}: unknown key {location[-1]!r}{suggestion(location[-1], keys)}"
     if problem["type"] == "missing":
-        return f"{source}: {field}: this key is required and missing"
+        return f"{place}: this key is required and missing"
     if problem["type"] == "value_error":
-        return f"{source}: {field + ': ' if field else ''}{problem['ctx']['error']}"
+        return f"{place}: {problem['ctx']['error']}"
     message = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{source}: {field}: {message}, got {shown}"
+    for words, yaml_words in _YAML_WORDS:
+        message = words.sub(yaml_words, message)
+    return f"{place}: {message}, got {shown}"
 
 
 def _keys_at(model: Any, location: tuple[int | str, ...]) -> list[str]:

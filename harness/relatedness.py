@@ -14,6 +14,7 @@ from harness.atomic import write_json
 from harness.board.records import Record
 from harness.board.related import Relatedness
 from harness.data.loading import TaskData
+from harness.errors import HarnessError
 from harness.models.network import MultiTaskNetwork
 from harness.progress import Reporter
 from harness.run_data import Splits
@@ -58,7 +59,13 @@ def measure(
         reporter.say("the same images through every task's path")
         run = Run(record, submission, folder, network, engine, splits, dict(data), reporter)
         write_json(file, _between_tasks(relatedness(run, count)))
-    found = Relatedness.model_validate(orjson.loads(file.read_bytes()))
+    try:
+        found = Relatedness.model_validate(orjson.loads(file.read_bytes()))
+    except ValueError as error:
+        raise HarnessError(
+            f"{file}: cannot be read as relatedness ({str(error).partition(chr(10))[0]}); remove it, and it is measured"
+            " again"
+        ) from None
     return Record.model_validate(record.model_dump() | {"relatedness": found})
 
 

@@ -18,6 +18,7 @@ from harness.data.corruptions.apply import Corruption
 from harness.data.corruptions.config import VERSION, CorruptionsConfig
 from harness.data.loading import TaskData
 from harness.errors import HarnessError
+from harness.evaluation.array_files import DAMAGED
 from harness.evaluation.drops import mean_drop, train_gap
 from harness.evaluation.metric import Result
 from harness.models.network import MultiTaskNetwork
@@ -204,5 +205,8 @@ def _gap(clean: Result, file: Path) -> TrainGap:
 
 
 def _read(kind: type[Result], file: Path) -> Result:
-    with np.load(file, allow_pickle=False) as arrays:
-        return kind.from_statistics(dict(arrays))
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return kind.from_statistics(dict(arrays))
+    except (*DAMAGED, OSError, HarnessError) as error:
+        raise HarnessError(f"{file}: cannot be read as statistics ({error}); remove it, and it is made again") from None

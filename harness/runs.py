@@ -37,6 +37,7 @@ from harness.scoring import score, task_result, unrankable_reasons
 from harness.shared_weights import require_shared_weights
 from harness.single_task import fingerprints
 from harness.submission import Submission
+from harness.trained import TRAINED, Trained, read_trained
 from harness.training import checkpoints
 from harness.training.costs import macs_per_image
 from harness.training.devices import check_batches
@@ -51,7 +52,6 @@ from harness.training.planning import plan
 from harness.training.tracking import Tracker
 
 WEIGHTS = "weights.safetensors"
-TRAINED = "training.json"
 EVALUATED = "evaluation.json"
 
 
@@ -155,7 +155,7 @@ def _run(
         tasks[name] = task_result(adapter, result, path, config.preprocessing())
         scored[name] = adapter, path, result
     further = robustness.measure(submission, seed, network, engine, splits, evaluation_data, results, folder, reporter)
-    if not engine.main:
+    if trained is None:  # not the main process
         return None
     tasks = {name: task.model_copy(update=further[name]) for name, task in tasks.items()}
     opened = [*splits.train.values(), *splits.evaluation.values(), *splits.selection.values()]
@@ -167,26 +167,26 @@ def _run(
         submission=submission.published(),
         tasks=tasks,
         weights=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
-        selected_step=trained["selected_step"],
-        curves=trained["curves"],
+        selected_step=trained.selected_step,
+        curves=trained.curves,
         baselines=fingerprints(submission),
         subsets=subsets.listed(submission),
-        stages=trained["stages"],
-        warnings=[*trained["warnings"], *shared_images(submission.cards(), splits), *_skipped(trained["skipped"])],
+        stages=trained.stages,
+        warnings=[*trained.warnings, *shared_images(submission.cards(), splits), *_skipped(trained.skipped)],
         cost=Cost(
             parameters=sum(n for part, n in network.parameters_by_part().items() if part not in FOR_TRAINING),
             parameters_by_part=network.parameters_by_part(),
-            macs=trained["macs"],
-            train_seconds=trained["seconds"],
-            train_seconds_by_phase=trained["phases"],
+            macs=trained.macs,
+            train_seconds=trained.seconds,
+            train_seconds_by_phase=trained.phases,
             evaluation_seconds=seconds.total,
-            steps=trained["steps"],
-            images_per_second=trained["images"] / max(trained["seconds"], 1e-9),
-            peak_memory_bytes=max(trained["memory"], peak_memory()),
-            peak_gpu_memory_bytes=trained["gpu_memory"],
-            energy_joules=trained["joules"],
+            steps=trained.steps,
+            images_per_second=trained.images / max(trained.seconds, 1e-9),
+            peak_memory_bytes=max(trained.memory, peak_memory()),
+            peak_gpu_memory_bytes=trained.gpu_memory,
+            energy_joules=trained.joules,
         ),
-        provenance=_provenance(trained["started"]),
+        provenance=_provenance(trained.started),
         rankable=not reasons,
         unrankable_because=reasons,
     )
@@ -207,25 +207,24 @@ def _train(
     folder: Path,
     reporter: Reporter,
     tracker: Tracker,
-) -> dict[str, Any]:
+) -> Trained | None:
     """Train unless the folder holds finished weights.
 
-    Either way `network` ends with them in the main process, and on the engine's device. Elsewhere the result is empty.
+    Either way `network` ends with them in the main process, and on the engine's device. Elsewhere the result is None.
     """
     done = folder / TRAINED
     if engine.from_main(done.exists):
         network.to(engine.device)
         if not engine.main:
-            return {}
+            return None
         try:
             network.load_state_dict(load_file(folder / WEIGHTS))
-            summary: dict[str, Any] = orjson.loads(done.read_bytes())
+            return read_trained(folder)
         except (SafetensorError, RuntimeError, OSError, ValueError) as error:
             raise HarnessError(
                 f"{folder}: the finished run's {WEIGHTS} or {TRAINED} cannot be read "
                 f"({str(error).partition(chr(10))[0]}); restore it, or train again with harness submit --fresh"
             ) from None
-        return summary
     started = folder / "started"
     if engine.main and not started.exists():
         write_text(started, datetime.now(UTC).isoformat(timespec="seconds"))
@@ -276,7 +275,7 @@ def _train(
                 evaluation_data=scored,
                 pools=pools,
             )
-            return {}
+            return None
     finally:
         if engine.main:
             journal.draw()
@@ -304,15 +303,23 @@ def _train(
     }
     write_json(done, summary)
     checkpoints.remove(folder)
-    return orjson.loads(done.read_bytes())
+    return read_trained(folder)
 
 
 class _Seconds:
-    """Durations by name in a file, so that an interrupted evaluation's costs sum up."""
+    """Durations by name in a file, so that an interrupted evaluation's costs sum up.
+
+    A file that cannot be read counts for nothing: no number but the cost depends on it.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known: dict[str, float] = orjson.loads(path.read_bytes()) if path.exists() else {}
+        try:
+            found = orjson.loads(path.read_bytes())
+        except (OSError, ValueError):
+            found = None
+        pairs = found.items() if isinstance(found, dict) else ()
+        self._known: dict[str, float] = {name: value for name, value in pairs if type(value) in (int, float)}
 
     def add(self, name: str, seconds: float) -> None:
         self._known[name] = seconds

@@ -172,3 +172,17 @@ def test_yes_and_no_are_no_numbers(given: dict[str, Any]) -> None:
 def test_yes_and_no_are_taken_where_they_are_meant_and_text_that_holds_a_number_is_one() -> None:
     found = _Numbers.model_validate({"every": True, "kind": False, "steps": "5", "rate": "1e-3"})
     assert (found.every, found.kind, found.steps, found.rate) == (True, False, 5, 0.001)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"inner": 3}, "a.yaml: inner: input should be a valid mapping, got 3"),
+        ({"inner": {"name": "x"}, "many": 3}, "a.yaml: many: input should be a valid list, got 3"),
+        ([], "a.yaml: input should be a valid mapping, got []"),
+    ],
+)
+def test_errors_speak_of_lists_and_mappings_as_those_who_write_yaml_do(data: Any, message: str) -> None:
+    with pytest.raises(HarnessError) as error:
+        parse(Outer, data, "a.yaml")
+    assert str(error.value) == message

@@ -45,8 +45,11 @@ class Journal:
         """Draw all curves of the journal into a page without scripts."""
         curves: Curves = {}
         for line in self._lines.read_bytes().splitlines() if self._lines.exists() else ():
-            point = orjson.loads(line)
-            step = point.pop("step")
+            try:
+                point = orjson.loads(line)
+                step = int(point.pop("step"))
+            except (AttributeError, LookupError, TypeError, ValueError):  # cut short; the others can still be drawn
+                continue
             for name, value in point.items():
                 curves.setdefault(name, []).append((step, value))
         write_text(self._pictures, curves_page(self._title, curves))

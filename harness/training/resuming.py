@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from harness.errors import HarnessError
 from harness.progress import Reporter
 from harness.training import checkpoints
 from harness.training.averaging import WeightAverage
@@ -66,11 +67,27 @@ class Resumable:
         checkpoints.thin(folder, self._kept)
 
     def resume(self, folder: Path, reporter: Reporter) -> Progress:
-        """Take up the newest checkpoint, if there is one. All processes."""
-        engine = self._engine
-        state = engine.from_main(lambda: checkpoints.load(folder))
+        """Take up the newest checkpoint, if there is one. All processes.
+
+        Raises:
+            HarnessError: It holds something else than what this run keeps.
+        """
+        state = self._engine.from_main(lambda: checkpoints.load(folder))
         if state is None:
             return Progress()
+        try:
+            return self._restore(state, reporter)
+        except torch.OutOfMemoryError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0]
+            raise HarnessError(
+                f"{folder}: its checkpoint is not one of this run, or of another version ({reason}); restore it, go on"
+                " with the version that wrote it, or train again with harness submit --fresh"
+            ) from None
+
+    def _restore(self, state: Any, reporter: Reporter) -> Progress:
+        engine = self._engine
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         engine.load_state(state["engine"])

@@ -197,16 +197,26 @@ def test_whatever_torch_raises_over_damaged_bytes_is_told_in_words(
     assert (tmp_path / checkpoints.DAMAGED).exists()
 
 
-@pytest.mark.parametrize("damage", ["weights", "summary", "missing"])
-def test_a_finished_run_whose_files_are_damaged_says_so(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("weights", "header"),
+        ("half", "unexpected"),
+        ("{}", "training.json: steps: this key is required and missing"),
+        ("[]", r"training.json: input should be a valid mapping, got \[\]"),
+        ('{"steps": "three"}', "steps: input should be a valid integer"),
+        ("missing", "No such file"),
+    ],
+)
+def test_a_finished_run_whose_files_are_damaged_says_so(tmp_path: Path, damage: str, reason: str) -> None:
     network = torch.nn.Linear(2, 2)
     save_file(network.state_dict(), tmp_path / runs.WEIGHTS)
-    (tmp_path / runs.TRAINED).write_text("{}")
+    (tmp_path / runs.TRAINED).write_text("{}" if damage in ("weights", "missing") else damage)
+    if damage == "weights":
+        (tmp_path / runs.WEIGHTS).write_text("half")
     if damage == "missing":
         (tmp_path / runs.WEIGHTS).unlink()
-    else:
-        (tmp_path / (runs.WEIGHTS if damage == "weights" else runs.TRAINED)).write_text("half")
     engine = SimpleNamespace(from_main=lambda ask: ask(), device="cpu", main=True)
     arguments: dict[str, Any] = dict.fromkeys(inspect.signature(runs._train).parameters)
-    with pytest.raises(HarnessError, match=r"cannot be read .*--fresh"):
+    with pytest.raises(HarnessError, match=rf"cannot be read .*{reason}.*--fresh"):
         runs._train(**arguments | {"network": network, "engine": engine, "folder": tmp_path})

@@ -62,3 +62,12 @@ def test_curves_are_drawn_when_a_run_is_interrupted_or_fails(tmp_path: Path, end
             run(Submission.model_validate(document()), 0, tmp_path / "runs", tmp_path / "b", Reporter(quiet=True))
     (page,) = tmp_path.glob("runs/*/curves.html")
     assert page.read_text().count("<svg") == 10
+
+
+def test_lines_that_were_cut_short_are_left_out_of_the_page(tmp_path: Path) -> None:
+    one = journal(tmp_path)
+    one.add(2, {"loss/a": 1.0})
+    with (tmp_path / "log.jsonl").open("ab") as file:
+        file.write(b'[]\n{}\n{"step": 8, "loss')
+    one.draw()
+    assert (tmp_path / "curves.html").read_text().count("<svg") == 1

@@ -150,3 +150,18 @@ def test_tasks_of_the_same_images_train_as_on_copies_and_count_each_image_once(t
         losses[accumulation] = {key: value[0][1] for key, value in progress.curves.items() if key.startswith("loss/")}
     assert losses[1].keys() == {f"loss/{name}" for name in (leader["dataset"], *others)}
     assert losses[1] == pytest.approx(losses[2], rel=0.2)  # batch norms see halves
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ({"step": 3}, "'network' is missing"),
+        ([1, 2], "list indices must be integers"),
+        ({"network": {"other.weight": torch.ones(2)}}, "Error"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_told_and_stays(tmp_path: Path, state: Any, reason: str) -> None:
+    checkpoints.save(tmp_path, state)
+    with pytest.raises(HarnessError, match=rf"checkpoint is not one of this run.*{reason}.*--fresh"):
+        trained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoints.NEWEST]

@@ -67,18 +67,36 @@ def open_pools(
     def chosen() -> dict[str, list[str]]:
         file = folder / POOLS
         if file.exists():
-            known: dict[str, list[str]] = orjson.loads(file.read_bytes())
-            return known
+            return _known(file, found)
         made = {name: _choose(submission, seed, network, engine, data[name], found[name]) for name in found}
         write_json(file, made)
         return made
 
     names = engine.from_main(chosen)
     for name, one in found.items():
-        place = {image: row for row, image in enumerate(one.adapter.ids)}
+        place = _places(one)
         one.rows = np.sort(np.array([place[image] for image in names[name]], dtype=np.int64))
         reporter.say(f"{name}: {len(one)} placeholder samples beside {len(data[name])} labelled images")
     return found
+
+
+def _known(file: Path, pools: Mapping[str, UnlabelledData]) -> dict[str, list[str]]:
+    """The images that an earlier part of the run has chosen."""
+    try:
+        known: dict[str, list[str]] = orjson.loads(file.read_bytes())
+        if all(set(known[name]) <= _places(one).keys() for name, one in pools.items()):
+            return known
+        reason = "it names images that the data set does not have"
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    raise HarnessError(
+        f"{file}: cannot be read as the images that were chosen ({reason}); restore it, or train again with harness"
+        " submit --fresh"
+    )
+
+
+def _places(pool: UnlabelledData) -> dict[str, int]:
+    return {image: row for row, image in enumerate(pool.adapter.ids)}
 
 
 def unlabelled(submission: Submission, splits: Splits) -> dict[str, NDArray[np.int64]]:

@@ -126,3 +126,19 @@ def test_images_that_another_task_is_scored_on_stay_out(
     after = unlabelled(one, open_data(one))
     assert after["shapes-detection"].tolist() == before["shapes-detection"][1:].tolist()
     assert after["shapes-classification"].tolist() == before["shapes-classification"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("half", "unexpected"),
+        ("[]", "indices"),
+        ("{}", "is missing"),
+        ('{"shapes-classification": ["no.png"]}', "does not have"),
+    ],
+)
+def test_a_damaged_file_of_chosen_images_is_told_in_a_sentence(tmp_path: Path, content: str, reason: str) -> None:
+    (tmp_path / POOLS).write_text(content)
+    with pytest.raises(HarnessError, match=rf"samples\.json: cannot be read as .*{reason}.*--fresh"):
+        pools(tmp_path, submission(1))
+    assert (tmp_path / POOLS).read_text() == content
