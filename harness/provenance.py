@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
+from collections.abc import Iterable
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 PACKAGES = ("torch", "torchvision", "timm", "open-clip-torch", "accelerate", "numpy", "pillow", "pycocotools", "numba")
+
+_OUTSIDE = r"(?:file:/*|/|~|\.\./)"  # how a path outside the current folder begins
+# A word that is one, with --option= or key= before it or not; and one inside a value, such as {weights: /data/a.pth}.
+_WHOLE = re.compile(rf"(-\w|(?:[^\s=]*=)*)({_OUTSIDE}.*)", re.DOTALL)
+_INSIDE = re.compile(rf"(?<!http:)(?<!https:)(?<=[\s=:,{{\[('\"])({_OUTSIDE}[^,\]}}'\"\n]*)")
 
 
 def version() -> str:
@@ -57,3 +64,23 @@ def hardware() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def command(words: Iterable[str]) -> str:
+    """The command line as one would type it; paths outside the current folder are shortened to their last part.
+
+    Args:
+        words: What followed the program's name, whatever started it: the command, or ``python -m harness``.
+    """
+    return " ".join(["harness", *map(_shortened, words)])
+
+
+def _shortened(word: str) -> str:
+    if whole := _WHOLE.fullmatch(word):
+        return whole[1] + _last_part(whole[2])
+    return _INSIDE.sub(lambda match: _last_part(match[1]), word)
+
+
+def _last_part(path: str) -> str:
+    last = PurePosixPath(path.removeprefix("file:")).name
+    return "~" if last.startswith("~") else last  # ~name is a user's

@@ -360,11 +360,5 @@ def _provenance(started: str) -> Provenance:
         threads=torch.get_num_threads(),
         started=started,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=_command(),
+        command=provenance.command(sys.argv[1:]),
     )
-
-
-def _command() -> str:
-    """The command line as one would type it; folders outside the current one are shortened to their last part."""
-    _, *words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
-    return " ".join(["harness", *words])  # whatever started it: the command, or python -m harness

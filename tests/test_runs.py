@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests_support import document
 
-from harness import relatedness, robustness, runs
+from harness import provenance, relatedness, robustness, runs
 from harness.errors import HarnessError
 from harness.evaluation import result_class
 from harness.progress import Reporter
@@ -50,3 +50,25 @@ def test_damaged_relatedness_is_told_in_a_sentence(tmp_path: Path, content: str)
     nothing: Any = None
     with pytest.raises(HarnessError, match=r"relatedness\.json: cannot be read as relatedness .*; remove it"):
         relatedness.measure(*(nothing, asked, *[nothing] * 4), folder=tmp_path, reporter=nothing)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["submit", "a.yaml", "--seeds", "0,1"], "submit a.yaml --seeds 0,1"),
+        (["submit", "/home/me/a.yaml", "--runs", "/data/me/runs"], "submit a.yaml --runs runs"),
+        (["--leaderboard=/home/me/board/", "--runs=/data/me/my runs"], "--leaderboard=board --runs=my runs"),
+        (["--set", "model.backbone.weights=/home/me/a,b.pth"], "--set model.backbone.weights=a,b.pth"),
+        (["--set=model.backbone.weights=/home/m,e/a.pth"], "--set=model.backbone.weights=a.pth"),
+        (["--set", "a=local-dir:/home/me/clip"], "--set a=local-dir:clip"),
+        (["--set", "a={name: x, weights: '/home/me/a.pth', n: 1}"], "--set a={name: x, weights: 'a.pth', n: 1}"),
+        (["--set", "a=[/home/me/a.pth,~/b.pth]"], "--set a=[a.pth,b.pth]"),
+        (["~/a.yaml", "--runs=~/me/runs", "--set", "w=~me/w.pth", "~me"], "a.yaml --runs=runs --set w=w.pth ~"),
+        (["file:///home/me/a.yaml", "--set", "w=file:/home/me/w.pth"], "a.yaml --set w=w.pth"),
+        (["../me/a.yaml", "--runs=../../me/runs", "-o/home/me/a.zip"], "a.yaml --runs=runs -oa.zip"),
+        (["runs/a.yaml", "--set", "name=x", "--set", "a=1/2"], "runs/a.yaml --set name=x --set a=1/2"),
+        (["--set", "description=see https://example.org/a/b"], "--set description=see https://example.org/a/b"),
+    ],
+)
+def test_a_record_names_no_path_outside_the_current_folder(words: list[str], told: str) -> None:
+    assert provenance.command(words) == f"harness {told}"
