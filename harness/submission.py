@@ -197,8 +197,9 @@ class Submission(Section):
     def fingerprint(self) -> str:
         """12 hex digits that change with anything that a run's result depends on.
 
-        Name, description, seeds and tracking are left out: they do not change a run. So are the intervals of logging
-        and checkpoints, the number of loader processes, and where features of a frozen backbone are kept.
+        Name, description, seeds and tracking are left out: they do not change a run. So are the number and interval of
+        checkpoints, gradient checkpointing, the intervals of `log_gradients` and `log_affinity`, the number of loader
+        processes, and where features of a frozen backbone are kept. `log_every` is in, for records hold the curves.
         Corruptions, the train gap and relatedness change no weight, but they are in: a record with them says more than
         one without.
         """

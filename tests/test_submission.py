@@ -35,6 +35,8 @@ def fingerprint(**changes: Any) -> str:
         {"training__checkpoint_every": 7},
         {"training__checkpoints_kept": 3},
         {"training__gradient_checkpointing": True},
+        {"training__log_gradients": 3},
+        {"training__log_affinity": 3},
         {"training__workers": 1},
         {"model__placeholders": document()["model"]["placeholders"] | {"stages": 2}},  # the default, written out
     ],

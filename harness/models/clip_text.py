@@ -126,14 +126,6 @@ class ClipText(nn.Module):
         self.sites: dict[str, int] = dict.fromkeys([*self._exchanges.values(), *self._insertions], self.width)
         self._embedded: tuple[Any, Tensor] | None = None
 
-    @property
-    def embedding_width(self) -> int:
-        """D, width of the embeddings that the two towers share."""
-        projection: Any = self.text_projection
-        if projection is None:
-            return self.width
-        return int(projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1])
-
     def forward(self, batch: VqaBatch, stream: TokenStream | None = None) -> Words:
         """Encode questions.
 

@@ -133,7 +133,7 @@ class MultiTaskNetwork(nn.Module):
             training also the terms of `objectives` and what `samples` gives, by names that no data set has.
 
         Raises:
-            HarnessError: Gradient checkpointing is on.
+            HarnessError: A library's own gradient checkpointing is on.
         """
         encoded = self._encode(batches)
         tokens = self._watch(batches, encoded, shares)
@@ -280,8 +280,9 @@ class MultiTaskNetwork(nn.Module):
     def _encode(self, batches: Mapping[str, Batch]) -> list[tuple[str, Features | None]]:
         if any(module.grad_checkpointing for module in self._recomputing):
             raise HarnessError(
-                "gradient checkpointing: recomputed stages pass by the hooks that read features, and would meet"
-                " placeholder tokens that have moved on; switch it off"
+                "the library's own gradient checkpointing: recomputed stages pass by the hooks that read features, and"
+                " would meet placeholder tokens that have moved on; switch it off, and training.gradient_checkpointing"
+                " on"
             )
         seeing = {name: batch for name, batch in batches.items() if not self._is_blind(name)}
         features = self.shared(seeing, self.placeholders) if self.shared is not None and seeing else {}
