@@ -134,6 +134,10 @@ def _submission(record: Record, weights: str | Path | None) -> Submission:
             raise HarnessError(f"--weights {weights}: has SHA-256 {digest}, the record names {backbone.weights!r}")
         backbone = backbone.model_copy(update={"weights": str(weights)})
         submission = submission.model_copy(update={"model": submission.model.model_copy(update={"backbone": backbone})})
+    elif weights is not None:
+        raise HarnessError(
+            f"--weights {weights}: the submission of {record.id} starts from no local weights; leave it out"
+        )
     submission = submission.model_copy(update={"tracking": TrackingConfig(wandb="disabled")})
     if submission.fingerprint() != record.fingerprint:
         raise HarnessError(

@@ -34,9 +34,9 @@ def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         overrides: As `load_submission` takes them.
 
     Returns:
-        A report of plain JSON values: parameters by part and how many of them are trained, the backbone's stages and
-        the pyramid's strides, tasks with their sizes and MACs, where placeholder tokens come in, and of a control how
-        well it matches the submission.
+        A report of plain JSON values: the submission with every default, parameters by part and how many of them are
+        trained, the backbone's stages and the pyramid's strides, tasks with their sizes and MACs, where placeholder
+        tokens come in, and of a control how well it matches the submission.
 
     Raises:
         HarnessError: The first problem found.
@@ -79,6 +79,7 @@ def check(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         "file": str(file),
         "name": submission.name,
         "fingerprint": submission.fingerprint(),
+        "submission": submission.resolved(),
         "parameters": network.parameters_by_part(),
         "trainable": network.parameters_by_part(trainable=True),
         "stages": _stages(network),

@@ -16,6 +16,8 @@ from tests_support import document
 from typer.testing import CliRunner
 
 from harness.cli import app
+from harness.errors import HarnessError
+from harness.submission import load_submission
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -241,6 +243,7 @@ def test_validate_looks_at_all_files_and_tells_each_that_is_refused(command: Com
 def test_validate_reports_parameters_sizes_macs_and_sites(command: Command, tmp_path: Path) -> None:
     path = write(tmp_path / "a.yaml", document())
     (report,) = json.loads(command("validate", path, "--json").stdout)
+    assert report["submission"] == load_submission(path).resolved()
     assert report["parameters"]["placeholders"] > 0
     assert [task["train_images"] for task in report["tasks"]] == [24] * 4
     assert all(task["macs"] > 1e6 for task in report["tasks"])
@@ -248,6 +251,30 @@ def test_validate_reports_parameters_sizes_macs_and_sites(command: Command, tmp_
     text = command("validate", path).stdout
     assert "backbone.layer4" in text
     assert f"{report['parameters']['placeholders']:,}" in text
+
+
+def test_validate_prints_the_whole_submission_with_every_default(command: Command, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", document())
+    done = command("validate", path, path, "--resolved", "--set", "training.steps=7")
+    assert done.returncode == 0, done.stderr
+    first, second = yaml.safe_load_all(done.stdout)
+    assert first == second == load_submission(path, ["training.steps=7"]).resolved()
+    assert first["training"]["optimizer"] == {
+        "name": "adamw",
+        "learning_rate": 0.003,
+        "weight_decay": 0.05,
+        "momentum": 0.9,
+        "layer_decay": 1.0,
+    }
+    again = write(tmp_path / "again.yaml", first)
+    assert load_submission(again).fingerprint() == load_submission(path, ["training.steps=7"]).fingerprint()
+
+
+@pytest.mark.parametrize("words", [["a.yaml"], ["--set", "seeds=[1]"], ["--resolved"]])
+def test_the_schema_is_that_of_all_submissions(words: list[str]) -> None:
+    result = CliRunner().invoke(app, ["validate", "--schema", *words])
+    assert isinstance(result.exception, HarnessError)
+    assert f"--schema: is the same for all submissions; leave out {words[0]}" in str(result.exception)
 
 
 def test_every_shipped_submission_passes_its_schema() -> None:

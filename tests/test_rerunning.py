@@ -93,3 +93,9 @@ def test_a_submission_that_gives_another_run_here_is_refused_before_training(ent
     with pytest.raises(HarnessError, match=f"fingerprint: its submission has {record.fingerprint} here"):
         rerun_entry("moved", entry, tmp_path / "runs", None, QUIET)
     assert not (tmp_path / "runs" / "rerun-000000000000").exists()
+
+
+def test_weights_for_a_submission_that_names_none_are_refused(entry: Path, tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match=r"--weights w\.pth: the submission of small/.* leave it out"):
+        rerun_entry("small", entry, tmp_path / "runs", "w.pth", QUIET)
+    assert not list((tmp_path / "runs").glob("rerun-*"))

@@ -21,6 +21,9 @@ def validate(
     files: Annotated[list[Path] | None, typer.Argument(metavar="FILE...", help="Submissions (YAML).")] = None,
     overrides: SetOption = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of submissions.")] = False,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Print the whole submissions with every default, as YAML.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check submissions as submit would before training: schema, data, network, one sample per task.
@@ -30,6 +33,9 @@ def validate(
     from harness.submission import json_schema, load_submission
 
     if schema:
+        if files or overrides or resolved:
+            given = str(files[0]) if files else "--set" if overrides else "--resolved"
+            raise HarnessError(f"--schema: is the same for all submissions; leave out {given}, or --schema")
         print_json(json_schema())
         return
     if not files:
@@ -39,13 +45,12 @@ def validate(
     good = [file for file in files if file not in refused]
     reports: list[dict[str, Any]] = []
     if good:
-        from harness.terminal import print_validation
         from harness.validation import check
 
         reports, unfit = _each(good, lambda file: check(file, overrides or []))
         refused |= unfit
-        for report in () if as_json else reports:
-            print_validation(report, Console())
+        if not as_json:
+            _print(reports, resolved)
     if as_json and reports:
         print_json(reports)
     if refused:
@@ -55,6 +60,20 @@ def validate(
         for error in others:
             typer.echo(f"error: {safe_terminal(str(error))}", err=True)
         raise last
+
+
+def _print(reports: list[dict[str, Any]], resolved: bool) -> None:
+    """What was found out about the submissions, or these themselves: files that can be submitted."""
+    if not resolved:
+        from harness.terminal import print_validation
+
+        for report in reports:
+            print_validation(report, Console())
+        return
+    import yaml
+
+    shown = [yaml.safe_dump(report["submission"], sort_keys=False, allow_unicode=True) for report in reports]
+    print("---\n".join(shown), end="")
 
 
 def _each(files: list[Path], look: Callable[[Path], Any]) -> tuple[list[Any], dict[Path, HarnessError]]:
