@@ -140,7 +140,23 @@ class Study(Section):
         for claim in self.claims:
             if claim.arm in claim.beats:
                 raise ValueError(f"claims: {claim.arm!r} cannot beat itself")
+        self._check_seeds(changes)
         return self
+
+    def _check_seeds(self, changes: Mapping[str, Changes]) -> None:
+        """See to it that an arm's own seeds are seeds, and that a rule for stopping can ever stop an arm."""
+        most = len(self.seeds)
+        for name, own in changes.items():
+            seeds = own.get("seeds", list(self.seeds))
+            if not _are_seeds(seeds):
+                place = f"arms.{name}.seeds" if name in self.arms else f"grid: seeds of {name}"
+                raise ValueError(f"{place}: {seeds!r} is not a list of different whole numbers, such as [0, 1, 2]")
+            most = max(most, len(seeds))
+        if self.stop is not None and self.stop.after >= most:
+            raise ValueError(
+                f"stop.after: {self.stop.after}, but no arm has more than {most} seeds, so none would ever be stopped;"
+                " name more seeds, or leave stop out"
+            )
 
     def references(self) -> dict[str, str]:
         """The arm that each arm is compared with; the baseline is compared with none."""
@@ -222,7 +238,7 @@ def arms_of(
             if alone is not None:
                 submission = _alone(submission, alone)
         except HarnessError as error:
-            raise HarnessError(f"{path}: arm {name}: {error}") from None
+            raise HarnessError(f"{path}: arm {name}: {_blamed(error, path.parent / study.base, overrides)}") from None
         fingerprint = submission.fingerprint()
         if fingerprint in known:
             raise HarnessError(f"{path}: arms {known[fingerprint]} and {name} are the same submission; leave one out")
@@ -230,6 +246,21 @@ def arms_of(
         found[name] = Arm(name, submission)
     _comparable(path, study, found)
     return found
+
+
+def _are_seeds(value: Any) -> bool:
+    if not isinstance(value, list) or not all(type(one) is int and 0 <= one < 2**31 for one in value):
+        return False
+    return 0 < len(value) == len(set(value))
+
+
+def _blamed(error: HarnessError, base: Path, overrides: tuple[str, ...]) -> str:
+    """What is wrong with an arm; its base is named only where that is not valid by itself."""
+    try:
+        load_submission(base, overrides)
+    except HarnessError:
+        return str(error)
+    return str(error).removeprefix(f"{base}: ")
 
 
 def _alone(submission: Submission, dataset: Any) -> Submission:

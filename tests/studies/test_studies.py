@@ -83,11 +83,32 @@ def test_a_grid_has_an_arm_for_every_combination(tmp_path: Path) -> None:
         ({"seeds": [0, 0]}, "names a seed twice"),
         ({"base": "none.yaml"}, "none.yaml: no such file"),
         ({"bse": "x"}, "did you mean 'base'"),
+        ({"arms": {"plain": {}, "b": {"seeds": 3}}}, r"study.yaml: arms.b.seeds: 3 is not a list of different whole"),
+        ({"arms": {"plain": {}, "b": {"seeds": [1, True]}}}, r"arms.b.seeds: \[1, True\] is not a list"),
+        ({"arms": {"plain": {}, "b": {"seeds": []}}}, r"arms.b.seeds: \[\] is not a list"),
+        ({"grid": {"a": {"x": {"seeds": [0, 0]}}}}, r"grid: seeds of x: \[0, 0\] is not a list"),
+        ({"arms": {"plain": {}, "b": {"tasks": 3}}}, r"study.yaml: arm b: tasks: input should be a valid list, got 3"),
+        ({"arms": 3}, r"study.yaml: arms: input should be a valid mapping, got 3"),
+        ({"stop": {"after": 9}}, "stop.after: 9, but no arm has more than 2 seeds"),
+        ({"stop": {"after": 2}}, "stop.after: 2, but no arm has more than 2 seeds"),
     ],
 )
 def test_what_is_wrong_in_a_study_is_told(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(HarnessError, match=message):
         arms(write(tmp_path, **changes))
+
+
+def test_a_rule_for_stopping_may_be_for_one_arm_of_more_seeds(tmp_path: Path) -> None:
+    changes = {"plain": {"model.placeholders.count": 0}, "tokens": {"seeds": [0, 1, 2]}}
+    assert load_study(write(tmp_path, arms=changes, stop={"after": 2})).stop is not None
+
+
+def test_a_base_that_is_not_valid_is_blamed_itself(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    base = yaml.safe_load((tmp_path / "base.yaml").read_text())
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base | {"sedes": [0]}))
+    with pytest.raises(HarnessError, match=r"study.yaml: arm plain: .*base.yaml: sedes: unknown key"):
+        arms(path)
 
 
 def record(arm: Arm, seed: int, right: dict[str, np.ndarray], **fields: Any) -> tuple[Record, dict[str, Any]]:
