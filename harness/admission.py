@@ -57,12 +57,14 @@ class Admission:
     unchanged: list[str] = field(default_factory=list)
 
 
-def admit(board: Path, path: Path) -> Admission:
+def admit(board: Path, path: Path, more_seeds: bool = False, other_name: bool = False) -> Admission:
     """Check a bundle and store its records, all or none.
 
     Args:
         board: The board's folder.
         path: The bundle.
+        more_seeds: Whether it may add seeds to entries that are on the board.
+        other_name: Whether it may bring submissions that are on the board under another name.
 
     Returns:
         What was found out. Where it lists problems, the board is as it was.
@@ -79,9 +81,11 @@ def admit(board: Path, path: Path) -> Admission:
                 items.append(_checked(bundle, packed, outcome))
             except HarnessError as error:
                 outcome.problems.append(str(error))
-    outcome.problems += _name_problems(path, [record for record, _ in items], stored)
+    records = [record for record, _ in items]
+    outcome.problems += _name_problems(path, records, stored)
+    outcome.problems += _claims(path, records, stored, more_seeds, other_name)
     others = {record.name: record.entry for record in stored.values()}
-    for entry, name in {record.entry: record.name for record, _ in items}.items():
+    for entry, name in {record.entry: record.name for record in records}.items():
         if others.get(name, entry) != entry:
             outcome.notes.append(f"{entry}: the board has another entry of this name, {others[name]}")
     wanted = []
@@ -243,4 +247,35 @@ def _name_problems(path: Path, records: list[Record], stored: dict[str, Record])
         other = taken.setdefault(record.name.casefold(), record.name)
         if other != record.name:
             problems.append(f"{path}: {record.id}: name: {other!r} is taken, and differs in upper and lower case only")
+    return problems
+
+
+def _claims(
+    path: Path, records: list[Record], stored: dict[str, Record], more_seeds: bool, other_name: bool
+) -> list[str]:
+    """What a bundle would change about entries that are there, unless the maintainer says that it may.
+
+    Anybody can copy a published submission. Its seeds would move the mean of somebody else's entry and lower its trust;
+    under another name it could stand for somebody else's baseline.
+    """
+    new: dict[str, list[Record]] = {}
+    for record in records:
+        if record.id not in stored:
+            new.setdefault(record.entry, []).append(record)
+    entries = {record.entry for record in stored.values()}
+    names = {record.fingerprint: record.entry for record in reversed(stored.values())}
+    problems = []
+    for entry, wanted in new.items():
+        other = names.get(wanted[0].fingerprint)
+        if entry in entries and not more_seeds:
+            seeds = ", ".join(str(record.seed) for record in wanted)
+            problems.append(
+                f"{path}: {entry}: is on this board, and would get seed{'s'[: len(wanted) > 1]} {seeds}; with "
+                "--more-seeds the maintainer takes that in, if it comes from who handed the entry in"
+            )
+        elif other is not None and entry not in entries and not other_name:
+            problems.append(
+                f"{path}: {entry}: is the submission of {other}, which is on this board; with --other-name the "
+                "maintainer takes it in beside that"
+            )
     return problems

@@ -205,12 +205,14 @@ def bundle(entry: str, output: str | Path, board: Path = BOARD, predictions: Seq
     return records
 
 
-def add_bundle(file: str | Path, board: Path = BOARD) -> Admission:
+def add_bundle(file: str | Path, board: Path = BOARD, more_seeds: bool = False, other_name: bool = False) -> Admission:
     """Check a stranger's bundle, put its records on a board, and regenerate that.
 
     Args:
         file: The bundle.
         board: The leaderboard's folder.
+        more_seeds: Whether it may add seeds to entries that are on the board.
+        other_name: Whether it may bring submissions that are on the board under another name.
 
     Returns:
         What was stored, or why nothing was.
@@ -220,7 +222,7 @@ def add_bundle(file: str | Path, board: Path = BOARD) -> Admission:
     """
     from harness.admission import admit
 
-    outcome = admit(board, Path(file))
+    outcome = admit(board, Path(file), more_seeds, other_name)
     if not outcome.problems:
         leaderboard(board)
     return outcome

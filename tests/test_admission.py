@@ -160,6 +160,41 @@ def test_the_same_id_with_other_numbers_is_refused_and_nothing_is_changed(theirs
     assert tree(board) == before
 
 
+def test_a_seed_of_an_entry_that_is_there_is_taken_in_only_if_the_maintainer_says_so(
+    theirs: Path, tmp_path: Path
+) -> None:
+    board = tmp_path / "board"
+    (identity,) = admit(board, packed(theirs, tmp_path / "a.zip")).stored
+    before = tree(board)
+    for seed in (1, 2):
+        scored(theirs, tmp_path, seed=seed, wrong=8)
+    more = packed(theirs, tmp_path / "b.zip")
+    (problem,) = admit(board, more, other_name=True).problems
+    assert f"{identity.partition('-seed')[0].replace('/', '@')}: is on this board, and would get seeds 1, 2" in problem
+    assert "--more-seeds" in problem
+    assert tree(board) == before
+    outcome = admit(board, more, more_seeds=True)
+    assert (len(outcome.stored), outcome.unchanged, outcome.problems) == (2, [identity], [])
+    assert admit(board, more).unchanged == [identity, *outcome.stored]  # nothing new: nothing to ask
+
+
+def test_a_submission_that_is_there_is_taken_in_under_another_name_only_if_the_maintainer_says_so(
+    tiny_suite: Path, tmp_path: Path
+) -> None:
+    board = tmp_path / "board"
+    first = trained(tmp_path / "first", tmp_path)
+    admit(board, packed(tmp_path / "first", tmp_path / "a.zip"))
+    before = tree(board)
+    assert first.submission is not None
+    copy = trained(tmp_path / "copy", tmp_path, name="aaa", submission=first.submission | {"name": "aaa"})
+    other = packed(tmp_path / "copy", tmp_path / "b.zip")
+    (problem,) = admit(board, other, more_seeds=True).problems
+    assert f"{copy.entry}: is the submission of {first.entry}, which is on this board; with --other-name" in problem
+    assert tree(board) == before
+    assert admit(board, other, other_name=True).stored == [copy.id]
+    assert admit(board, other).unchanged == [copy.id]
+
+
 def test_one_bad_record_keeps_the_good_one_of_its_bundle_out(theirs: Path, tmp_path: Path) -> None:
     scored(theirs, tmp_path, name="a-good-one")
     path = packed(theirs, tmp_path / "a.zip")
@@ -388,6 +423,12 @@ def test_entries_are_handed_over_through_the_command_line(command: Any, theirs: 
     assert "\x1b" not in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert tree(tmp_path / "leaderboard") == before
+    scored(theirs, tmp_path, seed=1)
+    api.bundle("theirs", tmp_path / "more.zip", theirs)
+    refused = command("leaderboard", "add", "more.zip")
+    assert (refused.returncode, tree(tmp_path / "leaderboard")) == (2, before)
+    assert "would get seed 1; with --more-seeds" in refused.stderr
+    assert command("leaderboard", "add", "more.zip", "--more-seeds").returncode == 0
     early = command("leaderboard", "--verify", "add", "t.zip")
     assert early.returncode == 2
     assert "does not go before" in early.stderr

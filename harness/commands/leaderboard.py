@@ -85,6 +85,12 @@ def add(
     context: typer.Context,
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Zip files that harness bundled.")],
     leaderboard: GroupBoardOption = None,
+    more_seeds: Annotated[
+        bool, typer.Option("--more-seeds", help="Also add seeds to entries that are on the board.")
+    ] = False,
+    other_name: Annotated[
+        bool, typer.Option("--other-name", help="Also take submissions that are on the board under another name.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check bundles by strangers and put them on the board. Exit 2 if one is refused; the others are stored."""
@@ -95,7 +101,7 @@ def add(
     outcomes: dict[str, Admission] = {}
     for path in bundles:
         try:
-            outcomes[str(path)] = api.add_bundle(path, board)
+            outcomes[str(path)] = api.add_bundle(path, board, more_seeds, other_name)
         except HarnessError as error:
             if not path.exists() or len(bundles) == 1:
                 raise
