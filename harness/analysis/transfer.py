@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.board.entries import protocol_hash
+from harness.board.entries import by_preference, entries_of, protocol_hash
 from harness.board.evidence import Evidence
 from harness.board.records import Record
 from harness.evaluation.resampling import contrast
@@ -44,10 +44,11 @@ def records_of(
     for names, submission in subsets.items():
         if not isinstance(submission, str):
             fingerprint = submission.fingerprint()
-            # The same submission may stand on the board under several names; the first one is taken.
-            same = sorted((one for one in records if one.fingerprint == fingerprint), key=lambda one: one.id)
-            found[names] = {one.seed: one for one in reversed(same)}
-    return {names: by_seed for names, by_seed in found.items() if by_seed}
+            # The same submission may stand on the board under several names.
+            for entry in by_preference(entries_of(one for one in records if one.fingerprint == fingerprint)):
+                for record in entry.records:
+                    found.setdefault(names, {}).setdefault(record.seed, record)
+    return found
 
 
 def pair_terms(source: str, target: str) -> Terms:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from statistics import fmean
@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from harness.board.records import Protocol, Record
+from harness.board.records import TRUST, Protocol, Record
 
 Column = tuple[str, str]  # a card and the hash of its protocol
 
@@ -35,6 +35,11 @@ class Entry:
     def columns(self) -> dict[str, Column]:
         """For each card what its number can be compared with."""
         return {card: (card, protocol_hash(result.protocol)) for card, result in self.records[0].tasks.items()}
+
+    @property
+    def trust(self) -> str:
+        """What is proven of all its seeds."""
+        return min((record.trust for record in self.records), key=TRUST.index)
 
     def value(self, card: str) -> float:
         """Headline number, mean over seeds. Defined for ranked entries."""
@@ -65,3 +70,22 @@ def entries_of(records: Iterable[Record]) -> list[Entry]:
             key = name if len(parts) == 1 else f"{name} (seeds {seeds})"
             entries.append(Entry(key, tuple(part), tuple(problems)))
     return entries
+
+
+def by_preference(entries: Iterable[Entry], seeds: Collection[int] = ()) -> list[Entry]:
+    """Entries of one submission under several names, the one that stands for it first.
+
+    Anybody can copy a submission, give it a name and hand in other numbers, so neither the name nor the order decides
+    where something else does: the entry that could be ranked, then the one that is trusted most, then the one with most
+    of the seeds that it is compared with, then with most seeds.
+
+    Args:
+        entries: Of the same fingerprint.
+        seeds: Of what they are compared with, where that is known.
+    """
+
+    def key(entry: Entry) -> tuple[bool, int, int, int, str]:
+        shared = len({record.seed for record in entry.records} & set(seeds))
+        return bool(entry.problems), -TRUST.index(entry.trust), -shared, -len(entry.records), entry.key
+
+    return sorted(entries, key=key)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from harness.analysis import transfer
-from harness.board.entries import Entry
+from harness.board.entries import Entry, by_preference
 from harness.board.evidence import Evidence
 from harness.board.records import Record
 from harness.board.relations import relations, table
@@ -72,15 +72,15 @@ def interaction(entry: Entry, index: Index, evidence: Evidence) -> dict[str, Any
     first = entry.records[0]
     wanted = subset_fingerprints(first)
     known: dict[transfer.Subset, dict[int, Record]] = {}
+    seeds = [record.seed for record in entry.records]
     for names, fingerprint in wanted.items():
-        runs = next((one for one in index.get(fingerprint, ()) if _fits(one, names, entry)), None)
-        if runs is not None:
-            known[names] = {record.seed: record for record in runs.records}
+        runs = [one for one in index.get(fingerprint, ()) if _fits(one, names, entry)]
+        if runs:
+            known[names] = {record.seed: record for record in by_preference(runs, seeds)[0].records}
     if not known:
         return None
     tasks = sorted(first.tasks)
     everything = frozenset(tasks)
-    seeds = [record.seed for record in entry.records]
     missing = missing_runs(tasks, wanted, known, seeds)
     known[everything] = {record.seed: record for record in entry.records}
     kinds: dict[str, Callable[[str, str], transfer.Terms]] = {"transfer": transfer.pair_terms}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from harness.board.entries import Column, Entry
+from harness.board.entries import Column, Entry, by_preference
 from harness.board.evidence import LEVEL, Evidence
 from harness.board.records import Record
 from harness.evaluation.resampling import seed_noise
@@ -64,23 +64,23 @@ def relative_change(evidence: Evidence, ours: Side, base: Side) -> DeltaM | None
         return None
 
 
-def single_task_entries(ranked: Iterable[Entry]) -> dict[tuple[str, Column], Entry]:
+def single_task_entries(ranked: Iterable[Entry]) -> dict[tuple[str, Column], list[Entry]]:
     """The ranked entries of one task, by fingerprint and by what their number can be compared with."""
-    found: dict[tuple[str, Column], Entry] = {}
+    found: dict[tuple[str, Column], list[Entry]] = defaultdict(list)
     for entry in ranked:
         if len(entry.records[0].tasks) == 1:
             (column,) = entry.columns.values()
-            found.setdefault((entry.records[0].fingerprint, column), entry)
+            found[entry.records[0].fingerprint, column].append(entry)
     return found
 
 
 def against_single_tasks(
-    entry: Entry, singles: Mapping[tuple[str, Column], Entry] | None, evidence: Evidence
+    entry: Entry, singles: Mapping[tuple[str, Column], Sequence[Entry]] | None, evidence: Evidence
 ) -> dict[str, Any]:
     """Δm of an entry against its tasks' single-task baselines, as far as these stand on the board.
 
     The seeds that all of them have are compared, and told; where they have none in common, all. A baseline under
-    another name counts all the same.
+    another name counts all the same (`by_preference`).
 
     Args:
         entry: The entry.
@@ -90,9 +90,9 @@ def against_single_tasks(
     wanted = entry.records[0].baselines if singles is not None else {}
     found: dict[str, Entry] = {}
     for card, fingerprint in wanted.items():
-        single = (singles or {}).get((fingerprint, entry.columns[card])) if card in entry.columns else None
-        if single is not None:
-            found[card] = single
+        alike = (singles or {}).get((fingerprint, entry.columns[card]), ()) if card in entry.columns else ()
+        if alike:
+            found[card] = by_preference(alike, [record.seed for record in entry.records])[0]
     missing = sorted(set(wanted) - set(found))
     document: dict[str, Any] = {"delta_m": None, "baselines": {card: one.key for card, one in sorted(found.items())}}
     document["baselines_missing"] = missing

@@ -280,7 +280,7 @@ def _entry_document(entry: Entry, estimates: Mapping[str, Estimate], problems: S
         "fingerprint": records[0].fingerprint,
         "seeds": [record.seed for record in records],
         "records": [record.id for record in records],
-        "trust": min((record.trust for record in records), key=TRUST.index),
+        "trust": entry.trust,
         "not_ranked_because": list(problems),
         "warnings": sorted({warning for record in records for warning in record.warnings}),
         "cost": {key: _mean([getattr(record.cost, key) for record in records]) for key in SCALAR_COSTS}

@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.analysis.transfer import Known, loss_gain
-from harness.board.entries import protocol_hash
+from harness.analysis.transfer import loss_gain
+from harness.board.entries import by_preference, entries_of, protocol_hash
 from harness.board.evidence import Paired
-from harness.board.interaction import missing_runs, subset_fingerprints
+from harness.board.interaction import by_fingerprint, missing_runs, subset_fingerprints
 from harness.board.matrices import missing_sentence
 from harness.board.records import Record
 from harness.board.text import points
@@ -150,13 +150,14 @@ def _missing(seeds: Sequence[Record], records: Sequence[Record]) -> list[str]:
     """Which runs the transfer matrix of an entry still needs."""
     first = seeds[0]
     wanted = subset_fingerprints(first)
+    index = by_fingerprint(entries_of(records))
+    numbers = [record.seed for record in seeds]
     known: dict[frozenset[str], dict[int, Record]] = {}
     for names, fingerprint in wanted.items():
-        for record in records:
-            if record.fingerprint == fingerprint and _scored_alike(record, names, first):
-                known.setdefault(names, {})[record.seed] = record
-    runs: Known = known
-    missing = missing_runs(sorted(first.tasks), wanted, runs, [record.seed for record in seeds])
+        runs = [one for one in index.get(fingerprint, ()) if _scored_alike(one.records[0], names, first)]
+        if runs:
+            known[names] = {record.seed: record for record in by_preference(runs, numbers)[0].records}
+    missing = missing_runs(sorted(first.tasks), wanted, known, numbers)
     text = missing_sentence(missing, first.entry)
     return [f"{first.name}: {text}"] if text else []
 

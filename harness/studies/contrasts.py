@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.board.entries import protocol_hash
+from harness.board.entries import by_preference, entries_of, protocol_hash
 from harness.board.evidence import Evidence, Paired
 from harness.board.records import Record
 from harness.board.text import percent
@@ -24,10 +24,10 @@ def records_of(arm: Arm, records: Sequence[Record]) -> list[Record]:
         records: Of the board.
     """
     fingerprint, seeds = arm.submission.fingerprint(), arm.submission.seeds
-    # The same submission may stand on the board under several names; its numbers are the same, but its own come first.
-    same = [record for record in records if record.fingerprint == fingerprint]
-    same.sort(key=lambda record: record.name == arm.submission.name)
-    by_seed = {record.seed: record for record in same}
+    # The same submission may stand on the board under several names; the study's own runs come first.
+    same = by_preference(entries_of(record for record in records if record.fingerprint == fingerprint), seeds)
+    same.sort(key=lambda entry: entry.records[0].name != arm.submission.name)
+    by_seed = {record.seed: record for entry in reversed(same) for record in entry.records}
     return [by_seed[seed] for seed in sorted(seeds) if seed in by_seed]
 
 

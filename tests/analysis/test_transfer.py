@@ -275,3 +275,12 @@ def test_files_of_subsets_that_are_no_longer_missing_go(tmp_path: Path) -> None:
     (file,) = write({frozenset({VQA, DETECTION}): subset(whole, [VQA, DETECTION])}, [3, 4], tmp_path)
     assert list(tmp_path.iterdir()) == [file]
     assert load_submission(file).seeds == (3, 4)
+
+
+def test_a_copy_of_a_run_with_an_earlier_name_does_not_stand_for_it(tmp_path: Path) -> None:
+    filled(tmp_path, seeds=(0, 1))
+    real = subset(submission(), [CLASSIFICATION])
+    copy = real.model_copy(update={"name": "aaa"})
+    add(tmp_path, copy, {CLASSIFICATION: 20}, 0)
+    (names,) = (names for names in known(tmp_path) if names == {CLASSIFICATION})
+    assert {record.name for record in known(tmp_path)[names].values()} == {real.name}  # two seeds against one

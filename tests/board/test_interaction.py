@@ -225,3 +225,15 @@ def test_a_board_without_any_of_it_says_nothing_of_it(builder: Any, right: Any) 
     document = board_document(builder.board)
     assert not {"relations", "interaction"} & entry(document, "plain").keys()
     assert "Between tasks" not in markdown(document)
+
+
+def test_a_copy_of_a_run_with_an_earlier_name_does_not_stand_for_it(builder: Any, right: Any) -> None:
+    fill(builder, right, seeds=(0, 1), leave_out=("a",))
+    builder.add("run-a", {"a": right(40, 100)}, fingerprint=PRINTS["a"], trust="rescored")
+    for seed in (0, 1):
+        builder.add("aaa", {"a": right(1, 100)}, seed, fingerprint=PRINTS["a"])
+    document = board_document(builder.board)
+    assert matrix(document, "transfer")["b"]["a"] == pytest.approx(0.46 - 0.40)
+    (missing,) = entry(document, "run-abc")["interaction"]["missing"]
+    assert (missing["tasks"], missing["seeds"]) == (["a"], [1])
+    assert "runs of a (seeds 1)" in " ".join(compare(builder.board, "run-abc", "run-b").verdict)

@@ -70,6 +70,27 @@ def test_a_baseline_that_is_not_comparable_is_missing(
     assert f"({card}); --with-baselines trains them" in sentence
 
 
+@pytest.mark.parametrize(
+    ("real", "forged"),
+    [
+        ({"trust": "rescored", "seeds": [0]}, {"trust": "reported", "seeds": [0, 1, 2]}),  # what is proven comes first
+        ({"trust": "reported", "seeds": [0, 1]}, {"trust": "reported", "seeds": [1, 7, 8, 9]}),  # then seeds in common
+    ],
+)
+def test_a_copy_of_a_baseline_with_an_earlier_name_does_not_stand_for_it(
+    builder: Any, right: Any, real: dict[str, Any], forged: dict[str, Any]
+) -> None:
+    for seed in (0, 1):
+        builder.add("joint", {"one": right(60, 100), "two": right(40, 100)}, seed, baselines=BASES)
+    for name, hits, fields in (("aaa", 1, forged), ("zzz", 50, real)):
+        for seed in fields["seeds"]:
+            builder.add(name, {"one": right(hits, 100)}, seed, fingerprint=BASES["one"], trust=fields["trust"])
+    builder.add("else", {"two": right(50, 100)}, fingerprint=BASES["two"])
+    found = entry(board_document(builder.board), "joint")
+    assert found["baselines"]["one"] == f"zzz@{BASES['one']}"
+    assert found["delta_m"]["value"] == pytest.approx(0)
+
+
 def test_an_entry_of_several_tasks_is_nobodys_single_task_baseline(builder: Any, right: Any) -> None:
     builder.add("joint", {"one": right(60, 100), "two": right(40, 100)}, baselines=BASES)
     builder.add("a", {"one": right(50, 100), "two": right(50, 100)}, fingerprint=BASES["one"])

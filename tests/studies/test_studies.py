@@ -19,6 +19,7 @@ from harness.board.records import Protocol, Provenance, Record, TaskResult, hash
 from harness.errors import HarnessError
 from harness.evaluation import classification
 from harness.evaluation.resampling import holm
+from harness.studies.contrasts import records_of
 from harness.studies.page import html, markdown
 from harness.studies.report import report
 from harness.studies.run import forecast, submissions
@@ -306,6 +307,16 @@ def test_the_shipped_studies_are_valid() -> None:
     assert files
     for file in files:
         assert len(arms(file)) > 1
+
+
+def test_a_studys_own_runs_come_first_then_those_that_are_trusted_most(tmp_path: Path) -> None:
+    arm = arms(write(tmp_path, seeds=[0, 1, 2]))["tokens"]
+    own = arm.submission.name
+    handed_in = [(own, 0, "reported"), ("aaa", 0, "rescored")]
+    handed_in += [(name, seed, trust) for seed in (1, 2) for name, trust in (("aaa", "rescored"), ("bbb", "reported"))]
+    marks = {CARDS[0]: np.ones(4, bool)}
+    board = [record(arm, seed, marks, name=name, trust=trust)[0] for name, seed, trust in handed_in]
+    assert [one.name for one in records_of(arm, board)] == [own, "aaa", "aaa"]
 
 
 def test_the_example_of_the_reference_is_valid() -> None:
