@@ -33,6 +33,7 @@ from harness.data.samples import Adapter
 from harness.documents import parse
 from harness.errors import HarnessError, suggestion
 from harness.evaluation.metric import Result
+from harness.models.weight_files import published_digest
 from harness.scoring import fingerprint_of_predictions, score
 from harness.single_task import fingerprints
 from harness.submission import Submission
@@ -118,7 +119,7 @@ def _checked(bundle: Bundle, packed: Packed, outcome: Admission) -> tuple[Record
         raise HarnessError(f"{place}: name, fingerprint and seed say {record.id!r}; make the bundle again")
     statistics = bundle.read(packed, STATISTICS) or b""
     results = parse_statistics(statistics, record, bundle.place(packed, STATISTICS), MAX_STATISTICS_BYTES)
-    problems = [f"{place}: {text}" for text in _submission_problems(bundle, packed, record, outcome)]
+    problems = [f"{place}: {text}" for text in _submission_problems(bundle, packed, record)]
     for card, task in record.tasks.items():
         problems += [f"{place}: tasks.{card}.{text}" for text in wrong_numbers(task, results[card])]
     rescored = set()
@@ -144,7 +145,7 @@ def _checked(bundle: Bundle, packed: Packed, outcome: Admission) -> tuple[Record
     return record.model_copy(update={"trust": trust, "rerun": None}), results
 
 
-def _submission_problems(bundle: Bundle, packed: Packed, record: Record, outcome: Admission) -> list[str]:
+def _submission_problems(bundle: Bundle, packed: Packed, record: Record) -> list[str]:
     """What of the record does not follow from its submission."""
     beside = bundle.read(packed, SUBMISSION)
     if record.submission is None:
@@ -171,8 +172,11 @@ def _submission_problems(bundle: Bundle, packed: Packed, record: Record, outcome
             problems.append(f"name: {record.name!r} is not the submission's, {submission.name!r}")
         if submission.evaluation.limit is not None and record.rankable:
             problems.append("rankable: a run with evaluation.limit is not ranked")
-        if submission.model.backbone.weights is not None:
-            outcome.notes.append(f"{record.id}: fingerprint not compared: the backbone's weights are a local file")
+        unnamed = [key for key, text in submission.local_weights().items() if published_digest(text) is None]
+        if unnamed:  # never a file of this machine that the record names
+            problems += [
+                f"submission: {key}: must read NAME sha256:DIGEST, as harness submit writes it" for key in unnamed
+            ]
         elif submission.fingerprint() != record.fingerprint:
             problems.append(
                 f"fingerprint: is {record.fingerprint}, its submission has {submission.fingerprint()} under the cards "

@@ -19,6 +19,7 @@ from harness.progress import Reporter
 from harness.submission import Submission
 from harness.training.config import TrackingConfig
 from harness.training.devices import world
+from harness.training.placeholders.objectives.config import TEACHER_WEIGHTS
 
 DISAGREED = "disagreed"
 
@@ -126,6 +127,11 @@ def _submission(record: Record, weights: str | Path | None) -> Submission:
         )
     submission = parse(Submission, record.submission, f"{record.id}: submission")
     backbone = submission.model.backbone
+    if TEACHER_WEIGHTS in submission.local_weights():
+        raise HarnessError(
+            f"{record.id}: {TEACHER_WEIGHTS}: a rerun cannot be given the local weights of a teacher; train it with "
+            "harness submit, and compare the two"
+        )
     if backbone.weights is not None:
         if weights is None:
             raise HarnessError(f"{record.id}: model.backbone.weights: {backbone.weights!r}; name the file by --weights")

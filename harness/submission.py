@@ -17,10 +17,11 @@ from harness.documents import Section, load_yaml, parse, parse_yaml
 from harness.errors import HarnessError, suggestion
 from harness.models.config import ModelConfig
 from harness.models.sharing import SHARING
-from harness.models.weight_files import find_weights, weights_digest
+from harness.models.weight_files import published, published_digest, weights_digest
 from harness.training.balancing import BALANCING
 from harness.training.combinations import check_combinations
 from harness.training.config import EvaluationConfig, TrackingConfig, TrainingConfig
+from harness.training.placeholders.objectives.config import TEACHER_WEIGHTS
 from harness.training.placeholders.requirements import check_objectives
 from harness.training.placeholders.samples_checks import check_samples, check_samples_of_task
 from harness.training.regimes import REGIMES
@@ -184,15 +185,19 @@ class Submission(Section):
             HarnessError: There are no such weights.
         """
         content = self.resolved()
-        sections = [(self.model.backbone, content["model"]["backbone"])]
-        distilled = self.training.placeholders.distilled
-        if distilled is not None and distilled.teacher is not None:
-            sections.append((distilled.teacher, content["training"]["placeholders"]["distilled"]["teacher"]))
-        for backbone, section in sections:
-            if backbone.weights is not None:
-                name = find_weights(backbone.weights).file.name
-                section["weights"] = f"{name} sha256:{weights_digest(backbone.weights)}"
+        for key, text in self.local_weights().items():
+            _apply(content, key, published(text, key), key)
         return content
+
+    def local_weights(self) -> dict[str, str]:
+        """What names local weights, by key."""
+        distilled = self.training.placeholders.distilled
+        teacher = None if distilled is None else distilled.teacher
+        texts = {
+            "model.backbone.weights": self.model.backbone.weights,
+            TEACHER_WEIGHTS: None if teacher is None else teacher.weights,
+        }
+        return {key: text for key, text in texts.items() if text is not None}
 
     def fingerprint(self) -> str:
         """12 hex digits that change with anything that a run's result depends on.
@@ -258,6 +263,9 @@ def load_submission(path: Path, overrides: Sequence[str] = (), values: Mapping[s
         HarnessError: The file or an override is not valid; the message names file, field and value.
     """
     submission = parse(Submission, _read(path, overrides, values or {}), str(path))
+    for key, text in submission.local_weights().items():
+        if published_digest(text) is not None:
+            raise HarnessError(f"{path}: {key}: {text!r} says what the weights are, not where; name the file itself")
     submission = submission.model_copy(update={"tasks": _with_interpolation(submission)})
     return submission if submission.control is None else _controlled(submission, str(path))
 

@@ -304,6 +304,51 @@ def test_what_a_record_says_must_follow_from_its_submission(tiny_suite: Path, tm
     assert any(says in problem for problem in problems), problems
 
 
+BACKBONE, TEACHER = "model.backbone.weights", "training.placeholders.distilled.teacher.weights"
+
+
+def with_weights(key: str, text: str) -> Submission:
+    """A submission that starts from local weights, or learns from a teacher that does."""
+    content = document(4) | {"name": "trained"}
+    content["tasks"], content["model"]["heads"] = content["tasks"][:1], {}
+    if key == BACKBONE:
+        content["model"]["backbone"]["weights"] = text
+    else:
+        content["training"]["placeholders"] = {"distilled": {"teacher": {"name": "test_vit", "weights": text}}}
+    return Submission.model_validate(content)
+
+
+@pytest.mark.parametrize("key", [BACKBONE, TEACHER])
+def test_of_local_weights_a_record_says_the_digest_and_the_fingerprint_must_follow_from_it(
+    tiny_suite: Path, tmp_path: Path, key: str
+) -> None:
+    file = tmp_path / "secret folder" / "own.pth"
+    file.parent.mkdir()
+    file.write_bytes(b"weights")
+    submission = with_weights(key, str(file))
+    fields: dict[str, Any] = {"submission": submission.published(), "fingerprint": submission.fingerprint()}
+    file.unlink()  # who takes the entry in does not have it
+    trained(tmp_path / "good", tmp_path, **fields)
+    assert admit(tmp_path / "board", packed(tmp_path / "good", tmp_path / "good.zip")).problems == []
+    trained(tmp_path / "bad", tmp_path, **fields | {"fingerprint": "0" * 12})
+    (problem,) = admit(tmp_path / "other", packed(tmp_path / "bad", tmp_path / "bad.zip")).problems
+    assert f"fingerprint: is 000000000000, its submission has {fields['fingerprint']}" in problem
+
+
+@pytest.mark.parametrize("key", [BACKBONE, TEACHER])
+@pytest.mark.parametrize("text", ["{file}", "own.pth", "own.pth sha256:0", "../own.pth sha256:" + "0" * 64])
+def test_a_record_that_names_a_file_for_its_weights_is_refused_and_the_file_is_not_looked_at(
+    tiny_suite: Path, tmp_path: Path, key: str, text: str
+) -> None:
+    file = tmp_path / "own.pth"
+    file.write_bytes(b"weights")
+    submission = with_weights(key, text.format(file=file))
+    fields = {"submission": submission.resolved(), "fingerprint": with_weights(key, str(file)).fingerprint()}
+    trained(tmp_path / "bad", tmp_path, **fields)
+    (problem,) = admit(tmp_path / "board", packed(tmp_path / "bad", tmp_path / "bad.zip")).problems
+    assert problem.endswith(f"submission: {key}: must read NAME sha256:DIGEST, as harness submit writes it")
+
+
 def test_the_submission_beside_a_record_must_be_the_records(tiny_suite: Path, tmp_path: Path) -> None:
     trained(tmp_path / "good", tmp_path)
     path = packed(tmp_path / "good", tmp_path / "a.zip")

@@ -157,6 +157,8 @@ def test_a_folder_must_hold_one_file_of_weights(tmp_path: Path) -> None:
     (tmp_path / "d.npz").touch()
     with pytest.raises(HarnessError, match=r"must end in .*, not '\.npz'"):
         find_weights(str(tmp_path / "d.npz"))
+    with pytest.raises(HarnessError, match=r"^here: .*c\.pth does not exist"):
+        find_weights(str(tmp_path / "c.pth"), "here")
 
 
 def test_the_bytes_of_weights_are_part_of_the_fingerprint_and_their_path_is_not(tmp_path: Path) -> None:
@@ -173,6 +175,11 @@ def test_the_bytes_of_weights_are_part_of_the_fingerprint_and_their_path_is_not(
     assert submission(first).fingerprint() == submission(second).fingerprint() != submission(other).fingerprint()
     assert submission(first).published()["model"]["backbone"]["weights"] == f"a.pth sha256:{digest}"
     assert submission(first).resolved()["model"]["backbone"]["weights"] == str(first)
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(submission(first).published()))
+    with pytest.raises(
+        HarnessError, match=r"model\.backbone\.weights: 'a\.pth sha256:.* what the weights are, not where"
+    ):
+        load_submission(tmp_path / "a.yaml")
     before = submission(first).fingerprint()
     first.write_bytes(b"two2")
     assert submission(first).fingerprint() != before

@@ -10,6 +10,8 @@ from harness.documents import Section
 from harness.models.config import BackboneConfig
 from harness.models.weight_files import weights_digest
 
+TEACHER_WEIGHTS = "training.placeholders.distilled.teacher.weights"
+
 Weight = Annotated[float, Field(gt=0, le=1000)]
 
 
@@ -125,7 +127,7 @@ class DistilledConfig(Section):
         """What a run's result depends on; weights are what they are, not where they lie."""
         content = self.model_dump(mode="json")
         if self.teacher is not None and self.teacher.weights is not None:
-            content["teacher"]["weights"] = weights_digest(self.teacher.weights)
+            content["teacher"]["weights"] = weights_digest(self.teacher.weights, TEACHER_WEIGHTS)
         return content
 
 
