@@ -33,6 +33,7 @@ from harness.data.samples import Adapter
 from harness.documents import parse
 from harness.errors import HarnessError, suggestion
 from harness.evaluation.metric import Result
+from harness.ground_truth import check_card, check_truth
 from harness.models.weight_files import published_digest
 from harness.scoring import fingerprint_of_predictions, score
 from harness.single_task import fingerprints
@@ -125,7 +126,9 @@ def _checked(bundle: Bundle, packed: Packed, outcome: Admission) -> tuple[Record
     rescored = set()
     for name, task in record.tasks.items():
         try:
-            adapter = _on_hand(_card(name, task), record, task, results[name])
+            known = _card(name, task)
+            check_card(known, results[name])
+            adapter = _on_hand(known, record, task, results[name])
             if adapter is None:
                 outcome.notes.append(
                     f"{record.id}: {name}: its data is not on this machine, so image list and ground truth were not "
@@ -134,6 +137,8 @@ def _checked(bundle: Bundle, packed: Packed, outcome: Admission) -> tuple[Record
             elif name in packed.predictions:
                 _rescore(bundle, packed, name, task, adapter)
                 rescored.add(name)
+            else:
+                check_truth(adapter, results[name])
         except HarnessError as error:
             problems.append(f"{place}: tasks.{name}: {error}")
     unknown = packed.predictions.keys() - record.tasks.keys()

@@ -30,6 +30,7 @@ from harness.evaluation.label_map import LabelMap
 from harness.evaluation.metric import Result
 from harness.evaluation.predictions import read_classification
 from harness.gallery import make_gallery
+from harness.ground_truth import without_answers
 
 
 def score(adapter: Adapter, predictions: Path, rows: NDArray[np.int64] | None = None) -> Result:
@@ -73,14 +74,8 @@ def rehearse(adapter: Adapter) -> None:
     Raises:
         HarnessError: The ground truth of the split is not valid.
     """
-    if adapter.task == "detection":
-        (instances,) = adapter.truth()
-        detection.evaluate(instances, [], [int(image) for image in adapter.ids])
-    elif adapter.task == "vqa":
-        questions, annotations = adapter.truth()
-        asked = [int(number) for number in adapter.question_ids]  # type: ignore[attr-defined]
-        answers = [{"question_id": number, "answer": ""} for number in asked]
-        vqa.evaluate(questions, annotations, answers, [int(image) for image in adapter.ids])
+    if adapter.task in ("detection", "vqa"):
+        without_answers(adapter)
 
 
 def task_result(

@@ -19,11 +19,13 @@ from harness import api
 from harness.admission import admit
 from harness.board import bundle as bundles
 from harness.board.bundle import write_bundle
+from harness.board.packing import hash_arrays
 from harness.board.records import Record, Rerun, read_record, read_records, read_statistics, write_record
 from harness.board.related import Relatedness
 from harness.cards import load_card
 from harness.data import open_split
 from harness.errors import HarnessError
+from harness.evaluation.classification import ClassificationResult
 from harness.scoring import record_predictions
 from harness.submission import Submission
 
@@ -279,6 +281,28 @@ def test_without_the_data_an_entry_is_reported_and_the_notes_say_what_was_not_co
     assert "its data is not on this machine" in outcome.notes[0]
     assert "its predictions were not scored" in outcome.notes[0]
     assert read_records(tmp_path / "board")[0].trust == "reported"
+
+
+def test_labels_that_are_not_those_of_the_data_are_refused_where_the_data_is(
+    theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (record,) = read_records(theirs)
+    arrays = dict(read_statistics(theirs, record)[CARD].statistics)
+    arrays["label"], arrays["rank"] = arrays["predicted"], np.zeros_like(arrays["rank"])
+    result = ClassificationResult.from_statistics(arrays)
+    task = record.tasks[CARD].model_copy(
+        update={
+            "metrics": dict(result.reduce()),
+            "per_class": dict(result.per_class()),
+            "statistics": hash_arrays(result.statistics),
+        }
+    )
+    write_record(tmp_path / "forged", record.model_copy(update={"tasks": {CARD: task}}), {CARD: result.statistics})
+    path = packed(tmp_path / "forged", tmp_path / "a.zip")
+    (problem,) = admit(tmp_path / "board", path).problems
+    assert f"tasks.{CARD}: statistics: label: not those of the ground truth of {CARD} here" in problem
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "empty"))
+    assert "ground truth were not compared" in admit(tmp_path / "board", path).notes[0]
 
 
 def test_a_name_that_differs_from_a_stored_one_in_case_only_is_refused(theirs: Path, tmp_path: Path) -> None:

@@ -57,6 +57,16 @@ def within(array: NDArray[Any], name: str, low: int, high: int) -> NDArray[Any]:
     return array
 
 
+def require(holds: bool | np.bool_, name: str, rule: str) -> None:
+    """See to it that stored statistics keep a rule that all scoring keeps.
+
+    Raises:
+        HarnessError: They do not, so nothing was scored to give them.
+    """
+    if not holds:
+        raise HarnessError(f"statistics: {name}: {rule}; score the predictions again")
+
+
 def stored_ids(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.str_]:
     """The image ids of stored statistics, which must be sorted and unique.
 

@@ -14,6 +14,7 @@ from harness.evaluation.arrays import (
     checked_weights,
     grouped_sums,
     ratio,
+    require,
     same,
     sorted_ids,
     stored,
@@ -266,20 +267,25 @@ class ClassificationResult(SummedResult):
         """The classes."""
         return {"classes": self.classes}
 
+    def ground_truth(self) -> dict[str, NDArray[Any]]:
+        """Classes and labels."""
+        return {"ids": self.ids, "classes": self.classes, "label": self.label}
+
     @classmethod
     def from_statistics(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """The inverse of `statistics`. Raises HarnessError if an array is missing or not valid."""
         ids = stored_ids(arrays)
         classes = stored(arrays, "classes", np.str_, None)
         n, last = len(ids), len(classes) - 1
-        return cls(
-            ids,
-            classes,
-            within(stored(arrays, "label", np.int32, n), "label", _UNKNOWN, last),
-            within(stored(arrays, "predicted", np.int32, n), "predicted", 0, last),
-            within(stored(arrays, "rank", np.int32, n), "rank", _UNKNOWN, last),
-            within(stored(arrays, "real", np.int8, n), "real", _NO_REAL, 1) if "real" in arrays else None,
-        )
+        label = within(stored(arrays, "label", np.int32, n), "label", _UNKNOWN, last)
+        predicted = within(stored(arrays, "predicted", np.int32, n), "predicted", 0, last)
+        rank = within(stored(arrays, "rank", np.int32, n), "rank", _UNKNOWN, last)
+        real = within(stored(arrays, "real", np.int8, n), "real", _NO_REAL, 1) if "real" in arrays else None
+        sets = label == _UNKNOWN
+        require(sets.all() or not sets.any(), "label", "only some images have a single label")
+        right = (rank == 0) == (predicted == label)
+        require((right | sets).all(), "rank", "is 0 for other images than those whose predicted class is the label")
+        return cls(ids, classes, label, predicted, rank, real)
 
     @classmethod
     def merge(cls, shards: Sequence[Self]) -> Self:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.errors import HarnessError
 from harness.evaluation import detection_kernels as kernels
-from harness.evaluation.arrays import Weights, checked_weights, owners, same, stored, stored_ids, within
+from harness.evaluation.arrays import Weights, checked_weights, owners, require, same, stored, stored_ids, within
 from harness.evaluation.jit import processors
 from harness.evaluation.match_kernels import AREAS, THRESHOLDS
 from harness.evaluation.metric import Result
@@ -309,6 +309,11 @@ class DetectionResult(Result):
         """The categories."""
         return {"category_ids": self.category_ids, "category_names": self.category_names}
 
+    def ground_truth(self) -> dict[str, NDArray[Any]]:
+        """The categories, and how many ground truths each image has of them."""
+        names = ("ids", "category_ids", "category_names", "truth_image", "truth_category", "truth_count")
+        return {name: getattr(self, name) for name in names}
+
     @classmethod
     def from_statistics(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """The inverse of `statistics`. Raises HarnessError if an array is missing or not valid."""
@@ -348,7 +353,30 @@ class DetectionResult(Result):
             )
         if (result.truth_count.sum(axis=0, dtype=np.int64) >= 2**31).any():
             raise HarnessError("statistics: truth_count: the counts exceed 2**31; score the predictions again")
+        result._check_matches()
         return result
+
+    def _check_matches(self) -> None:
+        """See to it that no ground truth is matched twice: each counts once for an area range and a threshold."""
+        n, size = len(self.ids), len(self.truth_image)
+        truth = self.truth_category.astype(np.int64) * n + self.truth_image
+        order = np.argsort(truth, kind="stable")
+        cells = truth[order]
+        require((cells[:-1] < cells[1:]).all(), "truth_image", "a category stands twice for an image")
+        in_range = (self.truth_count <= self.truth_count[:, :1]).all()
+        require(in_range, "truth_count", "more ground truths count in an area range than in all")
+        counting = self.matched & ~self.ignored
+        some = np.flatnonzero(counting)
+        counting, cell = counting[some], self.category[some].astype(np.int64) * n + self.image[some]
+        place = np.searchsorted(cells, cell)
+        known = place < size
+        known[known] = cells[place[known]] == cell[known]
+        require(known.all(), "matched", "a detection is matched where there is no ground truth")
+        row = order[place]
+        for bit in range(AREAS * THRESHOLDS):
+            hits = np.bincount(row[(counting >> bit & 1).astype(np.bool_)], minlength=size)
+            once = (hits <= self.truth_count[:, bit // THRESHOLDS]).all()
+            require(once, "matched", "more detections are matched than there are ground truths")
 
     @classmethod
     def merge(cls, shards: Sequence[Self]) -> Self:

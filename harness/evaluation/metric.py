@@ -91,13 +91,17 @@ class Result(ABC):
         """What all results under one protocol have in common besides images, e.g. the classes."""
         return {}
 
+    @abstractmethod
+    def ground_truth(self) -> dict[str, NDArray[Any]]:
+        """What follows from the ground truth alone: the same for all predictions of the same images."""
+
     @classmethod
     @abstractmethod
     def from_statistics(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """The inverse of `statistics`.
 
         Raises:
-            HarnessError: An array is missing, or has the wrong shape or dtype.
+            HarnessError: An array is missing, has the wrong shape or dtype, or contradicts another one.
         """
 
     @classmethod

@@ -21,6 +21,7 @@ from harness.evaluation.arrays import (
     Weights,
     checked_weights,
     ratio,
+    require,
     same,
     sorted_ids,
     stored,
@@ -80,15 +81,29 @@ def evaluate(
     return counter.result(sorted(names), rows, instances is not None)
 
 
+def perfect(truth: Path | Sequence[Path], label_map: LabelMap, ids: Sequence[str] | None = None) -> SegmentationResult:
+    """The score of predictions that equal the ground truth.
+
+    Args:
+        truth: Folder or files, as `evaluate` takes them.
+        label_map: What the ids mean.
+        ids: These frames only.
+
+    Raises:
+        HarnessError: As `evaluate`.
+    """
+    return _evaluate_files(truth, None, _Counter(label_map), ids)
+
+
 def _evaluate_files(
-    truth: Path | Sequence[Path], prediction: Path, counter: _Counter, ids: Sequence[str] | None
+    truth: Path | Sequence[Path], prediction: Path | None, counter: _Counter, ids: Sequence[str] | None
 ) -> SegmentationResult:
     label_of = find_truth(truth)
     frames = sorted(label_of) if ids is None else sorted_ids(ids)[0].tolist()
     unknown = next((frame for frame in frames if frame not in label_of), None)
     if unknown is not None:
         raise HarnessError(f"ids: the ground truth has no {unknown}_gtFine_labelIds.png")
-    predictions = LabelMaps(prediction, frames, label_of)
+    predictions = None if prediction is None else LabelMaps(prediction, frames, label_of)
     instance_of = {f: path.with_name(path.name.replace("labelIds", "instanceIds")) for f, path in label_of.items()}
     present = [frame for frame in frames if instance_of[frame].is_file()]
     if present and len(present) < len(frames):
@@ -98,6 +113,8 @@ def _evaluate_files(
     def row(frame: str) -> _Row:
         label = read_png(label_of[frame], ("L", "P"))
         instance = read_png(instance_of[frame], ("I;16", "I", "L"), label.shape) if present else None
+        if predictions is None:
+            return counter.count(label, label, instance, str(label_of[frame]))
         return counter.count(label, predictions.read(frame, label.shape), instance, predictions.path(frame))
 
     with ThreadPoolExecutor(processors()) as pool:  # decoding and counting release the GIL
@@ -363,6 +380,13 @@ class SegmentationResult(SummedResult):
         """The label map."""
         return {name: self.arrays[name] for name in _LABEL_MAP}
 
+    def ground_truth(self) -> dict[str, NDArray[Any]]:
+        """The label map, pixels of each class and category, and the instances."""
+        a = self.arrays
+        pixels = {"tp + fn": a["tp"] + a["fn"], "category_tp + category_fn": a["category_tp"] + a["category_fn"]}
+        names = ("ids", *_LABEL_MAP, "instance_count", "instance_pixels")
+        return {name: a[name] for name in names} | pixels
+
     @classmethod
     def from_statistics(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """The inverse of `statistics`. Raises HarnessError if an array is missing or not valid."""
@@ -389,6 +413,12 @@ class SegmentationResult(SummedResult):
                     f"statistics: {name}: a count is negative, NaN or too large; score the predictions again"
                 )
             found[name] = array
+        # A pixel that one class misses is a false hit of at most one other; of none if it is predicted as ignored.
+        false, missed = found["fp"], found["fn"].sum(axis=1)
+        possible = (false.sum(axis=1) <= missed).all() and (false + found["fn"] <= missed[:, None]).all()
+        require(possible, "fp", "an image has more false hits of some classes than the others miss")
+        for name in ("instance_hit", "instance_category_hit"):
+            require((found[name] <= found["instance_count"]).all(), name, "exceeds the number of instances")
         return cls(found)
 
     @classmethod

@@ -16,6 +16,7 @@ from harness.evaluation.arrays import (
     grouped_sums,
     owners,
     ratio,
+    require,
     sorted_ids,
     stored,
     stored_ids,
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 _WHOLE = 3 * HUMAN_ANSWERS  # a question's accuracy is counted in thirtieths
+_POSSIBLE = (0, 9, 18, 27, 30)  # of none, one, two, three and more people who agree; see `answer_accuracy`
 
 
 def evaluate(
@@ -272,6 +274,10 @@ class VqaResult(SummedResult):
         """The arrays named under Attributes."""
         return {name: getattr(self, name) for name in self._ARRAYS}
 
+    def ground_truth(self) -> dict[str, NDArray[Any]]:
+        """The questions, their images and their types."""
+        return {name: getattr(self, name) for name in self._ARRAYS if name != "score"}
+
     @classmethod
     def from_statistics(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """The inverse of `statistics`. Raises HarnessError if an array is missing or not valid."""
@@ -283,6 +289,11 @@ class VqaResult(SummedResult):
         for names, name in (("answer_types", "answer_type"), ("question_types", "question_type")):
             columns.append(stored(arrays, names, np.str_, None))
             columns.append(within(stored(arrays, name, np.int32, n), name, 0, len(columns[-1]) - 1))
+            require((columns[-2][:-1] < columns[-2][1:]).all(), names, "are not sorted and unique")
+        require((questions[:-1] < questions[1:]).all(), "question_ids", "are not sorted and unique")
+        asked = np.bincount(columns[2], minlength=len(ids)) > 0
+        require(asked.all(), "image", "some image has no question")
+        require(np.isin(columns[3], _POSSIBLE).all(), "score", "is none that ten human answers give")
         return cls(*columns)
 
     @classmethod

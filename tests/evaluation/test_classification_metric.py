@@ -137,3 +137,27 @@ def test_damaged_statistics_are_refused(name: str) -> None:
     if name not in ("ids", "classes"):
         with pytest.raises(HarnessError, match=f"{name}: 7 is not between"):
             ClassificationResult.from_statistics({**arrays, name: np.array([0, 7], np.int32)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rank": [0, 0]}, "rank: is 0 for other images than those whose predicted class is the label"),
+        ({"rank": [1, 1]}, "rank: is 0 for other images than those whose predicted class is the label"),
+        ({"predicted": [0, 1]}, "rank: is 0 for other images than those whose predicted class is the label"),
+        ({"label": [0, -1]}, "label: only some images have a single label"),
+    ],
+)
+def test_statistics_that_contradict_themselves_are_refused(changes: dict[str, list[int]], words: str) -> None:
+    arrays = evaluate([0, 1], np.array([[1.0, 0.0], [1.0, 0.0]])).statistics
+    ClassificationResult.from_statistics(arrays)
+    changed = {name: np.array(values, np.int32) for name, values in changes.items()}
+    with pytest.raises(HarnessError, match=words):
+        ClassificationResult.from_statistics({**arrays, **changed})
+
+
+@pytest.mark.parametrize("scores", [np.eye(3)[[0, 1, 0]], np.array([0, 1, 0])])
+def test_of_label_sets_any_rank_may_be_the_first(scores: Any) -> None:
+    result = evaluate([[0, 2], [0], [1, 2]], scores, classes=list("abc"))
+    assert result.top1 == pytest.approx(1 / 3)
+    assert ClassificationResult.from_statistics(result.statistics).top1 == result.top1

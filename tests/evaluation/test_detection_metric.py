@@ -281,3 +281,42 @@ def test_boxes_too_large_to_have_an_area_are_refused() -> None:
     results[2]["bbox"] = [0, 0, 1e200, 1e200]
     with pytest.raises(HarnessError, match=r"results: \[2\].bbox: .* beyond 1e\+100"):
         evaluate(truth, results)
+
+
+EVERY_BIT = (1 << 40) - 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda a: {"matched": a["matched"] | EVERY_BIT, "ignored": a["ignored"] & 0}, "more detections are matched"),
+        (lambda a: {"truth_count": a["truth_count"] + [[0, 99, 0, 0]]}, "in an area range than in all"),
+        (lambda a: {"truth_image": a["truth_image"] * 0}, "truth_image: a category stands twice"),
+        (
+            lambda a: {name: a[name][:0] for name in ("truth_image", "truth_category", "truth_count")},
+            "matched where there is no ground truth",
+        ),
+    ],
+)
+def test_statistics_that_no_matching_gives_are_refused(change: Any, words: str) -> None:
+    truth = {
+        "images": [{"id": 1}, {"id": 2}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [
+            {"id": image, "image_id": image, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
+            for image in (1, 2)
+        ],
+    }
+    boxes = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": score} for score in (0.9, 0.8)]
+    arrays = evaluate(truth, boxes).statistics
+    changed = {name: array.astype(arrays[name].dtype) for name, array in change(arrays).items()}
+    with pytest.raises(HarnessError, match=words):
+        DetectionResult.from_statistics({**arrays, **changed})
+
+
+def test_what_follows_from_the_ground_truth_is_the_same_without_detections() -> None:
+    for seed in range(5):
+        truth, results = random_data(seed, 30, 20)
+        here = evaluate(truth, []).ground_truth()
+        for name, array in evaluate(truth, results).ground_truth().items():
+            assert np.array_equal(array, here[name]), name

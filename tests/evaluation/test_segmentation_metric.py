@@ -325,3 +325,26 @@ def test_damaged_statistics_are_refused(name: str) -> None:
     if name in ("tp", "instance_hit"):
         with pytest.raises(HarnessError, match=f"{name}: a count is negative, NaN or too large"):
             SegmentationResult.from_statistics({**arrays, name: -arrays[name] - 1})
+
+
+def test_statistics_with_more_false_hits_than_misses_or_more_hits_than_instances_are_refused() -> None:
+    truth, prediction, instances = random_maps(0)
+    arrays = evaluate(truth, prediction, instances=instances).statistics
+    rest = arrays["fn"].sum(axis=1, keepdims=True) - arrays["fn"]
+    assert (arrays["fp"] < rest).any()  # some pixels are predicted as ignored
+    for name, changed in (
+        ("fp", rest),  # of each class alone possible
+        ("fp", np.where(np.arange(rest.shape[1]) == 0, rest + 1, 0)),
+        ("instance_hit", arrays["instance_count"] + 0.5),
+        ("instance_category_hit", arrays["instance_count"] + 0.5),
+    ):
+        with pytest.raises(HarnessError, match=f"statistics: {name}: "):
+            SegmentationResult.from_statistics({**arrays, name: changed})
+
+
+def test_a_perfect_prediction_has_the_ground_truth_of_any_other() -> None:
+    truth, prediction, instances = random_maps(1)
+    result, perfect = (evaluate(truth, one, instances=instances) for one in (prediction, truth))
+    assert perfect.miou == 1
+    for name, array in result.ground_truth().items():
+        assert np.array_equal(array, perfect.ground_truth()[name]), name

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError
+from harness.evaluation import vqa
 from harness.evaluation.vqa import VqaResult, answer_accuracy, evaluate, normalize_answer
 
 # An independent restatement of the official rules, as long-winded as they are. Contractions: a sample of the table.
@@ -386,3 +387,23 @@ def test_damaged_statistics_are_refused(name: str) -> None:
     if name in ("image", "score", "question_type"):
         with pytest.raises(HarnessError, match=f"{name}: 31 is not between"):
             VqaResult.from_statistics({**arrays, name: np.full(11, 31, np.int32)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"question_ids": np.zeros(11, np.int64)}, "question_ids: are not sorted and unique"),
+        ({"image": np.zeros(11, np.int32)}, "image: some image has no question"),
+        ({"score": np.full(11, 29, np.int32)}, "score: is none that ten human answers give"),
+        ({"answer_types": np.array(["other", "other", "yes/no"])}, "answer_types: are not sorted and unique"),
+    ],
+)
+def test_statistics_that_no_scoring_gives_are_refused(changes: dict[str, Any], words: str) -> None:
+    arrays = evaluate(*data()).statistics
+    with pytest.raises(HarnessError, match=words):
+        VqaResult.from_statistics({**arrays, **changes})
+
+
+def test_the_scores_that_are_allowed_are_those_of_ten_human_answers() -> None:
+    found = {round(30 * answer_accuracy("a", ["a"] * n + ["b"] * (10 - n))) for n in range(11)}
+    assert found == set(vqa._POSSIBLE)
