@@ -28,21 +28,17 @@ def step_macs(submission: Submission) -> int:
     with torch.random.fork_rng(devices=[]):
         network = build_network(submission, splits)
     passes = 2 if submission.training.placeholders.adversarial is not None else 1
-    leaders = submission.leaders()
     return passes * sum(
-        task.batch_size
-        * _image_macs(
-            network, submission, splits, [task.dataset, *(n for n, led in leaders.items() if led == task.dataset)]
-        )
+        task.batch_size * _image_macs(network, submission, splits, task.dataset)
         for task in submission.tasks
-        if task.dataset not in leaders
+        if task.images_of is None
     )
 
 
-def _image_macs(network: MultiTaskNetwork, submission: Submission, splits: Splits, names: list[str]) -> int:
+def _image_macs(network: MultiTaskNetwork, submission: Submission, splits: Splits, name: str) -> int:
     """Of one image of a task, with those of the tasks that take its images."""
+    names = [name, *(follower for follower, leader in submission.leaders().items() if leader == name)]
     if len(names) == 1:
-        (name,) = names
         data = task_data(submission, 0, splits, name, False)
         return macs_per_image(network, name, data, submission.task(name).questions)
     batches = {name: task_data(submission, 0, splits, name, True).batch([(0, 0)]) for name in names}

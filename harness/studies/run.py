@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ import yaml
 
 from harness import api, single_task
 from harness.atomic import write_text
+from harness.board.entries import by_preference, entries_of
+from harness.board.interaction import by_fingerprint
 from harness.board.records import read_records
 from harness.progress import Reporter
 from harness.studies.spec import Arm
@@ -30,15 +31,13 @@ def submissions(arms: Mapping[str, Arm], folder: Path, single_tasks: bool, board
         single_tasks: Whether these are wanted.
         board: The leaderboard's folder.
     """
-    stored: dict[str, Counter[str]] = defaultdict(Counter)
-    for record in read_records(board):
-        stored[record.fingerprint][record.name] += 1
-    called = {fingerprint: names.most_common(1)[0][0] for fingerprint, names in stored.items()}
+    stored = by_fingerprint(entries_of(read_records(board)))
+    called = {fingerprint: by_preference(same)[0].records[0].name for fingerprint, same in stored.items()}
     files = []
     for name, arm in arms.items():
         file = folder / f"{name}.yaml"
         fingerprint, own = arm.submission.fingerprint(), arm.submission.name
-        if own in stored[fingerprint] or fingerprint not in called:
+        if fingerprint not in called or own in {entry.records[0].name for entry in stored[fingerprint]}:
             called[fingerprint] = own
         content = arm.submission.resolved() | {"name": called[fingerprint]}
         write_text(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))

@@ -67,7 +67,7 @@ def differentiate(
     heads = [network.heads[name] for name in batches] if balancer.measures else []
     for head in heads:
         head.measuring = True  # type: ignore[assignment]
-    found, measured, resting = [], [], set[str]()
+    found, measured, resting, values = [], [], set[str](), dict[str, float]()
     for part, _ in zip(parts, step.parts(), strict=True):
         losses: dict[str, Tensor] = model(*part)
         if PENALTY in losses:
@@ -75,7 +75,8 @@ def differentiate(
         names = list(losses)
         found.append(torch.stack([loss.detach().float() for loss in losses.values()]))
         if len(found) == 1 and not balancer.constant:
-            resting = _without_labels(network, engine, parts, _summed(engine, names, found))
+            values = _summed(engine, names, found)
+            resting = _without_labels(network, engine, parts, values)
         beside = pop_samples(losses)
         terms = [losses.pop(name) for name in [*losses] if name not in batches or name in resting]
         terms += [beside] if beside is not None else []
@@ -87,7 +88,8 @@ def differentiate(
         lap("forward")
         step.add(losses, penalty)
         lap("backward")
-    values = _summed(engine, names, found)
+    if len(parts) > 1 or not values:
+        values = _summed(engine, names, found)
     here = present({name: values[name] for name in batches})
     step.finish(here, points)
     if heads:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -13,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
-from test_balancing_steps import assert_close, gradients, make, network, step
+from test_balancing_steps import assert_close, free_port, gradients, half, joined, make, network, step
 from tests_support import batches, document
 
 from harness.data.batches import Batch
@@ -108,21 +106,13 @@ METHODS = ("rlw", "uncertainty", "dtp", "gradnorm", "famo", "upgrad")
 
 
 def _process(rank: int, port: int, folder: str) -> None:
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    torch.set_num_threads(1)
-    engine = Engine("32")
+    engine = joined(rank, port)
     for name in METHODS:
         for case, images in (("none", (0, 1)), ("one", (0,))):
             net, balancer = started(name)
             net.zero_grad()
             model, _ = engine.prepare(net, torch.optim.SGD(net.parameters(), lr=0.1))
-            own = {}
-            for task, batch in unlabelled(images).items():
-                half = len(batch.ids) // 2 or 1
-                own[task] = batch.rows(0, half) if rank == 0 else batch.rows(half, len(batch.ids))
+            own = half(unlabelled(images), rank)
             for _ in range(2):  # the second one would tell of weights that the first one did not reach
                 net.zero_grad()
                 differentiate(model, engine, balancer, own, 1)
@@ -131,10 +121,7 @@ def _process(rank: int, port: int, folder: str) -> None:
 
 
 def test_processes_agree_on_who_rests(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_process, (port, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
+    mp.spawn(_process, (free_port(), str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
     for name in METHODS:
         for case, images in (("none", (0, 1)), ("one", (0,))):
             found, again = (torch.load(tmp_path / f"{name}.{case}.{rank}", weights_only=True) for rank in range(2))

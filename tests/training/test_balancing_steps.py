@@ -370,22 +370,39 @@ def test_a_scaler_of_half_precision_takes_back_what_gradients_were_scaled_by(nam
     assert str(scaled.state_dict()) == str(plain.state_dict())
 
 
-def _process(rank: int, port: int, names: list[str], folder: str) -> None:
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def joined(rank: int, port: int) -> Engine:
+    """One of two processes of a run."""
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     torch.set_num_threads(1)
-    engine = Engine("32")
+    return Engine("32")
+
+
+def half(found: dict[str, Batch], rank: int) -> dict[str, Batch]:
+    """What one of two processes gets of a step's batches."""
+    slices = {}
+    for task, batch in found.items():
+        middle = len(batch.ids) // 2 or 1
+        slices[task] = batch.rows(0, middle) if rank == 0 else batch.rows(middle, len(batch.ids))
+    return slices
+
+
+def _process(rank: int, port: int, names: list[str], folder: str) -> None:
+    engine = joined(rank, port)
     from test_parts import uneven
 
     for name in names:
         net, balancer = network(), make(name)
         model, _ = engine.prepare(net, torch.optim.SGD(net.parameters(), lr=0.1))
-        found = {}
-        for task, batch in uneven().items():
-            half = len(batch.ids) // 2 or 1
-            found[task] = batch.rows(0, half) if rank == 0 else batch.rows(half, len(batch.ids))
+        found = half(uneven(), rank)
         points: dict[str, float] = {}
         values = differentiate(model, engine, balancer, found, 1, points=points, cosines=True)
         torch.save((values, gradients(net), points, balancer.state_dict()), Path(folder) / f"{name}.{rank}")
@@ -397,11 +414,8 @@ def _process(rank: int, port: int, names: list[str], folder: str) -> None:
 def test_two_processes_have_the_gradient_of_one_with_every_method(tmp_path: Path) -> None:
     from test_parts import uneven
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     names = sorted(BALANCING)
-    mp.spawn(_process, (port, names, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
+    mp.spawn(_process, (free_port(), names, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
     for name in names:
         net, balancer, points = network(), make(name), dict[str, float]()
         losses = step(net, balancer, found=uneven(), points=points, cosines=True)
