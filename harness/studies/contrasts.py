@@ -1,17 +1,45 @@
-"""Comparing two arms of a study on one task: the paired difference, its test, and what the test could have seen."""
+"""Comparing arms of a study, or sums of them, on one task: the difference, its test, and what it could have seen."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from harness.board.entries import by_preference, entries_of, protocol_hash
 from harness.board.evidence import Evidence, Paired
 from harness.board.records import Record
 from harness.board.text import percent
-from harness.evaluation.resampling import holm
+from harness.evaluation.resampling import holm, paired_sums
 from harness.studies.power import SIGNIFICANCE, detectable
 from harness.studies.spec import Arm
+
+Terms = Sequence[tuple[float, Sequence[Record]]]  # coefficients, and arms: one record per seed
+
+
+class Change(BaseModel):
+    """What one sum of arms reaches beside another.
+
+    Attributes:
+        first: The one sum, in fractions.
+        second: The other.
+        difference: First minus second.
+        low: Lower end of its 95% interval.
+        high: Upper end.
+        p_value: Two-sided, uncorrected.
+        image_spread: Standard deviation of the difference over draws of images alone.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    image_spread: float
 
 
 def records_of(arm: Arm, records: Sequence[Record]) -> list[Record]:
@@ -49,7 +77,7 @@ def compared(arm: str, against: str, found: Mapping[str, Sequence[Record]], evid
         return []
     outcomes = []
     for card, result in a[0].tasks.items():
-        if card not in b[0].tasks or protocol_hash(result.protocol) != protocol_hash(b[0].tasks[card].protocol):
+        if not one_protocol((a, b), card):
             continue
         outcome: Paired = evidence.paired(a, b, card)
         shown = outcome.model_dump(include={"difference", "low", "high", "p_value", "p_method", "images"})
@@ -59,6 +87,44 @@ def compared(arm: str, against: str, found: Mapping[str, Sequence[Record]], evid
             | {"by_seed": [value(x, card) - value(y, card) for x, y in zip(a, b, strict=True)]}
         )
     return outcomes
+
+
+def summed(first: Terms, second: Terms, card: str, evidence: Evidence) -> Change:
+    """Sums of arms on a task, each arm times a coefficient, on the same images and seeds.
+
+    Tested by the two-level bootstrap of `harness.evaluation.resampling.paired_sums`; with one seed, of images alone.
+
+    Args:
+        first: What is added up on the one side.
+        second: On the other.
+        card: The task.
+        evidence: The board's statistics.
+
+    Raises:
+        HarnessError: Statistics are missing or damaged.
+    """
+
+    def compute() -> Change:
+        a, b = ([(factor, evidence.results(arm, card)) for factor, arm in side] for side in (first, second))
+        found = paired_sums(a, b, evidence.draws, evidence.seed)
+        return Change(
+            first=found.a,
+            second=found.b,
+            difference=found.difference,
+            low=found.interval.low,
+            high=found.interval.high,
+            p_value=found.p_value,
+            image_spread=found.image_spread,
+        )
+
+    factors = [[factor for factor, _ in side] for side in (first, second)]
+    return evidence.outcome(Change, compute, f"sums {factors}", *((card, arm) for _, arm in (*first, *second)))
+
+
+def one_protocol(arms: Iterable[Sequence[Record]], card: str) -> bool:
+    """Whether all arms have a task, under one protocol."""
+    tasks = [arm[0].tasks.get(card) for arm in arms]
+    return None not in tasks and len({protocol_hash(task.protocol) for task in tasks if task}) == 1
 
 
 def corrected(contrasts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from harness.board import charts
 from harness.board.relative import of_seeds
 from harness.board.templating import digest, environment, read
 from harness.board.text import duration, percent, points, quantity, safe_markdown
-from harness.studies import robustness_page
+from harness.studies import grid_page, robustness_page
 from harness.studies.contrasts import shown_detectable
 from harness.studies.power import SIGNIFICANCE
 
@@ -48,6 +48,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         lines += ["## Claims", "", *_claims(report["claims"]), ""]
     if report["interactions"]:
         lines += ["## Does it do more?", "", *_interactions(report["interactions"]), ""]
+    lines += grid_page.markdown(report)
     lines += ["## Verdicts", "", f"In percentage points; {_DETECTABLE}.", ""]
     lines += [f"- {safe_markdown(sentence)}" for sentence in report["verdicts"]]
     cards = _cards(report)
@@ -106,7 +107,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 def html(report: Mapping[str, Any]) -> str:
     """The report as one page that needs no network; all text from outside is escaped."""
-    style = read("style.css", "study.css")
+    style = read("style.css", "heat.css", "study.css")
     cards = _cards(report)
     scales = {card: _scale([arm["tasks"][card] for arm in report["arms"] if card in arm["tasks"]]) for card in cards}
     extents = {card: _extent(one for one in report["contrasts"] if one["card"] == card) for card in cards}
@@ -121,6 +122,9 @@ def html(report: Mapping[str, Any]) -> str:
             style=Markup(style),  # noqa: S704 - the package's own file
             report=report,
             robustness=robustness_page.tables(report),
+            grid=grid_page.tables(report),
+            grid_note=grid_page.grid_note(report),
+            effects_note=grid_page.EFFECTS,
             cards=cards,
             claims=[
                 {**claim, "tasks": [_with_bars(task, widest) for task in claim["tasks"]]} for claim in report["claims"]

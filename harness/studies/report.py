@@ -15,10 +15,13 @@ from harness.board.text import points
 from harness.studies.claims import judged
 from harness.studies.contrasts import compared, corrected, records_of, shown_detectable, value
 from harness.studies.interactions import answered
+from harness.studies.main_effects import main_effects
 from harness.studies.power import SIGNIFICANCE
 from harness.studies.robustness import robustness
 from harness.studies.spec import Arm, Study
 from harness.studies.stopping import chances_of_change, settled
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 def report(study: Study, arms: Mapping[str, Arm], board: Path, draws: int = 1000) -> dict[str, Any]:
@@ -27,7 +30,9 @@ def report(study: Study, arms: Mapping[str, Arm], board: Path, draws: int = 1000
     Each arm is compared with its reference (the baseline, unless the study says otherwise) on every task that both
     have, over the seeds that both have, on the same images: an interval from the paired bootstrap (two-level with
     several seeds) and a p-value as `harness compare` gives it. p-values are corrected over all arms and tasks of the
-    study (Holm 1979). Claims are a family of their own, see `harness.studies.claims.judged`.
+    study (Holm 1979). Claims, interactions and main effects are families of their own, see
+    `harness.studies.claims.judged`, `harness.studies.interactions.answered` and
+    `harness.studies.main_effects.main_effects`.
 
     Args:
         study: What was asked.
@@ -50,34 +55,39 @@ def report(study: Study, arms: Mapping[str, Arm], board: Path, draws: int = 1000
     pairs = {(claim.arm, other) for claim in study.claims for other in claim.beats}
     claims = judged(study.claims, {pair: compared(*pair, found, evidence) for pair in sorted(pairs)}, found)
     interactions = answered(study.interactions, found, evidence)
+    effects = main_effects(study, found, evidence)
     chances = {}
     if study.stop is not None:
         planned = {name: len(arm.submission.seeds) for name, arm in arms.items()}
-        chances = chances_of_change(contrasts, claims, planned, interactions)
+        chances = chances_of_change(contrasts, claims, planned, interactions, effects)
+    combinations = study.combinations()
     documents = [_arm(arms[name], found[name], study, found[study.baseline], ranked, evidence) for name in arms]
     for document in documents:
         chance = chances.get(document["arm"])
         document["chance_of_change"] = chance
         document["stopped"] = bool(document["missing_seeds"]) and settled(study.stop, len(document["seeds"]), chance)
         document["against"] = references.get(document["arm"])
+        document["levels"] = combinations.get(document["arm"])
     evidence.save()  # rounds of a study with a rule for stopping ask for the same again
     return {
         "name": study.name,
         "description": study.description,
         "baseline": study.baseline,
         "seeds": list(arms[study.baseline].submission.seeds),
-        "rule": _rule(study, len(contrasts)),
+        "rule": _rule(study, len(contrasts), len(effects)),
         "draws": draws,
         "claims": claims,
         "interactions": interactions,
+        "factors": {factor: list(levels) for factor, levels in study.grid.items()},
+        "main_effects": effects,
         "arms": documents,
         "contrasts": contrasts,
         "robustness": robustness(references, found),
-        "verdicts": _verdicts(references, contrasts),
+        "verdicts": _verdicts(references, contrasts, effects),
     }
 
 
-def _rule(study: Study, comparisons: int) -> str:
+def _rule(study: Study, comparisons: int, effects: int) -> str:
     told = (
         "An arm is better (or worse) than the one that it is compared with on a task if a paired test on the same"
         f" images and seeds gives p below {SIGNIFICANCE:.2f} after Holm's correction over all {comparisons} comparisons"
@@ -88,6 +98,11 @@ def _rule(study: Study, comparisons: int) -> str:
             " A claim is supported on a task if its arm is better than every arm that it has to beat, and contradicted"
             " if it is worse than the first of them, after Holm's correction over all claims and tasks."
             " Claims are corrected by themselves: what decides one may not be told apart among all comparisons."
+        )
+    if effects:
+        told += (
+            " A factor's level is better (or worse) on average by the same rule, with seeds as replicates, after Holm's"
+            f" correction over all {effects} averages."
         )
     if study.stop is not None:
         told += (
@@ -151,11 +166,15 @@ def _against(ours: Sequence[Record], base: Sequence[Record], evidence: Evidence)
     return change.model_dump(exclude={"tasks"}) | {"seeds": sorted(common)} if change is not None else None
 
 
-def _verdicts(references: Mapping[str, str], contrasts: Sequence[Mapping[str, Any]]) -> list[str]:
+def _verdicts(references: Mapping[str, str], contrasts: Rows, effects: Rows) -> list[str]:
+    levels: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for one in effects:
+        levels.setdefault((one["factor"], one["level"], one["against"]), []).append(one)
+    averages = [_words(f"On average over the grid, {level}", other, own) for (_, level, other), own in levels.items()]
     own = {name: [one for one in contrasts if one["arm"] == name] for name in references}
     sentences = [_words(name, references[name], found) for name, found in own.items() if found]
     missing = [name for name, found in own.items() if not found]
-    return sentences + ([f"Nothing to compare yet: {', '.join(missing)}."] if missing else [])
+    return averages + sentences + ([f"Nothing to compare yet: {', '.join(missing)}."] if missing else [])
 
 
 def _words(name: str, reference: str, own: Sequence[Mapping[str, Any]]) -> str:

@@ -162,6 +162,11 @@ class Study(Section):
         """The arm that each arm is compared with; the baseline is compared with none."""
         return {name: self.against.get(name, self.baseline) for name in self.changes() if name != self.baseline}
 
+    def combinations(self) -> dict[str, dict[str, str]]:
+        """The arms of the grid, each with its level of every factor."""
+        levels = product(*self.grid.values()) if self.grid else ()
+        return {"-".join(one): dict(zip(self.grid, one, strict=True)) for one in levels}
+
     def changes(self) -> dict[str, Changes]:
         """What each arm changes in the base, by arm.
 
@@ -169,10 +174,10 @@ class Study(Section):
             ValueError: Two arms have a name in common, or two factors change the same key.
         """
         found = dict(self.arms)
-        for levels in product(*(factor.items() for factor in self.grid.values())) if self.grid else ():
-            name = "-".join(level for level, _ in levels)
+        for name, levels in self.combinations().items():
             merged: Changes = {}
-            for _, changes in levels:
+            for factor, level in levels.items():
+                changes = self.grid[factor][level]
                 twice = merged.keys() & changes.keys()
                 if twice:
                     raise ValueError(f"grid: two factors of {name} change {sorted(twice)[0]!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ def chances_of_change(
     claims: Sequence[Mapping[str, Any]],
     planned: Mapping[str, int],
     interactions: Sequence[Mapping[str, Any]] = (),
+    effects: Sequence[Mapping[str, Any]] = (),
     seed: int = 0,
 ) -> dict[str, float]:
     """For each arm the probability that with all its seeds something else would be said of it.
@@ -34,6 +36,7 @@ def chances_of_change(
         claims: The claims (`harness.studies.claims.judged`).
         planned: How many seeds each arm has in the end.
         interactions: The differences of differences (`harness.studies.interactions.answered`).
+        effects: The averages over a grid (`harness.studies.main_effects.main_effects`).
         seed: Of the draws.
 
     Returns:
@@ -59,11 +62,12 @@ def chances_of_change(
     parts = [[future(*_key(one)) for one in task["against"]] for _, task in tasks]
     _judge_claims(tasks, parts, note)
     asked = [(*one["more"], *one["than"]) for one in interactions]
-    last = [
-        _final(one, min(planned[name] for name in names), generator)
-        for one, names in zip(interactions, asked, strict=True)
-    ]
-    _judge(interactions, asked, last, note)
+    averaged = [tuple(chain.from_iterable(one["arms"])) for one in effects]
+    for rows, arms in ((interactions, asked), (effects, averaged)):
+        last = [
+            _final(one, min(planned[name] for name in names), generator) for one, names in zip(rows, arms, strict=True)
+        ]
+        _judge(rows, arms, last, note)
     return chances
 
 
