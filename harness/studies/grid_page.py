@@ -9,6 +9,7 @@ from harness.analysis.charts import heat
 from harness.board import charts
 from harness.board.text import DASH, percent, points, safe_markdown
 from harness.studies.contrasts import shown_detectable
+from harness.studies.parts import clear, extent, forest, row
 
 Report = Mapping[str, Any]
 
@@ -20,20 +21,16 @@ def tables(report: Report) -> dict[str, Any]:
         ``heats``: a table of heat per task, where there are two factors or more. ``effects``: the main effects with
         bars, those of one task on one scale.
     """
-    extents: dict[str, float] = {}
-    for card in _cards(report):
-        ends = [max(abs(one["low"]), abs(one["high"])) for one in report["main_effects"] if one["card"] == card]
-        extents[card] = charts.reach(ends)
+    rows = report["main_effects"]
+    extents = {card: extent(one for one in rows if one["card"] == card) for card in _cards(report)}
     effects = [
         {
             **one,
-            "bar": charts.forest_bar(
-                one["difference"], one["low"], one["high"], extents[one["card"]], one["verdict"] != "not told apart"
-            ),
+            "bar": forest(one, extents[one["card"]], clear(one)),
             "detectable": shown_detectable(one),
             "each": _each(report, one),
         }
-        for one in report["main_effects"]
+        for one in rows
     ]
     return {"heats": [_heat(report, card) for card in _cards(report)], "effects": effects}
 
@@ -44,10 +41,10 @@ def markdown(report: Report) -> list[str]:
     for card in _cards(report):
         columns, rows = _ways(report)
         header = [safe_markdown(card), *map(safe_markdown, columns)]
-        lines += [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
+        lines += [row(header), "|" + " --- |" * len(header)]
         for name, arms in rows:
             cells = [_written(_cell(report, arm, card)) for arm in arms]
-            lines.append(f"| {' | '.join([safe_markdown(name), *cells])} |")
+            lines.append(row([safe_markdown(name), *cells]))
         lines.append("")
     if not lines:
         return []
@@ -56,13 +53,13 @@ def markdown(report: Report) -> list[str]:
         return lines
     header = ["level", "task", "difference", "95% interval", "p (Holm)", "outcome", "detectable", "by combination"]
     lines += ["## On average over the grid", "", EFFECTS, ""]
-    lines += [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
+    lines += [row(header), "|" + " --- |" * len(header)]
     for one in report["main_effects"]:
         cells = [f"{safe_markdown(one['level'])} against {safe_markdown(one['against'])}", safe_markdown(one["card"])]
         cells += [points(one["difference"]), f"{points(one['low'])} to {points(one['high'])}", f"{one['p_holm']:.3f}"]
         cells += [one["verdict"], shown_detectable(one)]
         cells += [", ".join(f"{safe_markdown(name)} {text}" for name, text in _each(report, one))]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(row(cells))
     return [*lines, ""]
 
 
@@ -102,15 +99,13 @@ def _ways(report: Report) -> tuple[list[str], list[tuple[str, list[Mapping[str, 
 def _heat(report: Report, card: str) -> dict[str, Any]:
     columns, rows = _ways(report)
     found = [(name, [_cell(report, arm, card) for arm in arms]) for name, arms in rows]
-    extent = charts.reach(
-        abs(one["difference"]) for _, cells in found for one in cells if one["difference"] is not None
-    )
+    reach = charts.reach(abs(one["difference"]) for _, cells in found for one in cells if one["difference"] is not None)
     shown = [
         (
             name,
             [
                 {
-                    "kind": "undefined" if cell["value"] is None else heat(cell["difference"], extent),
+                    "kind": "undefined" if cell["value"] is None else heat(cell["difference"], reach),
                     "text": DASH if cell["value"] is None else percent(cell["value"], 1),
                     "small": cell["beside"],
                     "bold": cell["clear"],
@@ -138,7 +133,7 @@ def _cell(report: Report, arm: Mapping[str, Any], card: str) -> dict[str, Any]:
         "value": task["value"],
         "difference": contrast["difference"],
         "beside": points(contrast["difference"], 1),
-        "clear": contrast["verdict"] != "not told apart",
+        "clear": clear(contrast),
         "title": f"{arm['arm']}: 95% interval {interval}, p {contrast['p_holm']:.3f} (Holm)",
     }
 

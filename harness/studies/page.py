@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,6 +16,7 @@ from harness.board.templating import digest, environment, read
 from harness.board.text import duration, percent, points, quantity, safe_markdown
 from harness.studies import grid_page, robustness_page
 from harness.studies.contrasts import shown_detectable
+from harness.studies.parts import clear, extent, forest, row
 from harness.studies.power import SIGNIFICANCE
 
 _CHANGES = ("delta_m", "delta_m_single")
@@ -54,7 +55,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     cards = _cards(report)
     header = ["arm", *cards, "Δm to baseline", "Δm to single tasks", "seeds", "parameters", "training"]
     lines += ["", "## Arms", "", "Percent, with 95% intervals over images and seeds; below, each seed's number.", ""]
-    lines += [*_row(header), "|" + " --- |" * len(header)]
+    lines += [row(header), "|" + " --- |" * len(header)]
     for arm in _ran(report):
         cells = [safe_markdown(arm["arm"])]
         for card in cards:
@@ -67,7 +68,7 @@ def markdown(report: Mapping[str, Any]) -> str:
             )
         cells += [*(_relative(arm[key], arm["seeds"]) for key in _CHANGES), _seeds(arm)]
         cells += [quantity(arm["cost"].get("parameters")), duration(arm["cost"].get("train_seconds"))]
-        lines += _row(cells)
+        lines.append(row(cells))
     if waiting := _waiting(report):
         lines += ["", f"Did not run yet: {safe_markdown(waiting)}."]
     lines += ["", "## Differences", ""]
@@ -86,20 +87,22 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"Percentage points on the same images and seeds; {_DETECTABLE}.",
         "",
     ]
-    lines += [*_row(header), "|" + " --- |" * len(header)]
+    lines += [row(header), "|" + " --- |" * len(header)]
     for one in report["contrasts"]:
-        lines += _row(
-            [
-                safe_markdown(one["arm"]),
-                safe_markdown(one["against"]),
-                safe_markdown(one["card"]),
-                points(one["difference"]),
-                f"{points(one['low'])} to {points(one['high'])}",
-                f"{one['p_holm']:.3f}",
-                one["verdict"],
-                shown_detectable(one),
-                " ".join(points(value, 1) for value in one["by_seed"]),
-            ]
+        lines.append(
+            row(
+                [
+                    safe_markdown(one["arm"]),
+                    safe_markdown(one["against"]),
+                    safe_markdown(one["card"]),
+                    points(one["difference"]),
+                    f"{points(one['low'])} to {points(one['high'])}",
+                    f"{one['p_holm']:.3f}",
+                    one["verdict"],
+                    shown_detectable(one),
+                    " ".join(points(value, 1) for value in one["by_seed"]),
+                ]
+            )
         )
     lines += ["", *robustness_page.markdown(report)]
     return "\n".join(lines).rstrip("\n") + "\n"
@@ -110,10 +113,10 @@ def html(report: Mapping[str, Any]) -> str:
     style = read("style.css", "heat.css", "study.css")
     cards = _cards(report)
     scales = {card: _scale([arm["tasks"][card] for arm in report["arms"] if card in arm["tasks"]]) for card in cards}
-    extents = {card: _extent(one for one in report["contrasts"] if one["card"] == card) for card in cards}
-    changes = _extent(arm[key] for arm in report["arms"] for key in _CHANGES if arm[key])
-    widest = _extent(one for claim in report["claims"] for task in claim["tasks"] for one in task["against"])
-    furthest = _extent(report["interactions"])
+    extents = {card: extent(one for one in report["contrasts"] if one["card"] == card) for card in cards}
+    changes = extent(arm[key] for arm in report["arms"] for key in _CHANGES if arm[key])
+    widest = extent(one for claim in report["claims"] for task in claim["tasks"] for one in task["against"])
+    furthest = extent(report["interactions"])
     return (
         environment()
         .get_template("study.html")
@@ -147,18 +150,13 @@ def html(report: Mapping[str, Any]) -> str:
             ],
             waiting=_waiting(report),
             runs=(sum(len(arm["seeds"]) for arm in report["arms"]), _planned(report)),
-            interactions=[one | {"bar": _forest(one, furthest, _clear(one))} for one in report["interactions"]],
+            interactions=[one | {"bar": forest(one, furthest, clear(one))} for one in report["interactions"]],
             contrasts=[
-                one | {"bar": _forest(one, extents[one["card"]], _clear(one)), "detectable": shown_detectable(one)}
+                one | {"bar": forest(one, extents[one["card"]], clear(one)), "detectable": shown_detectable(one)}
                 for one in report["contrasts"]
             ],
         )
     )
-
-
-def _extent(bars: Iterable[Mapping[str, Any]]) -> float:
-    """The end, on both sides of zero, of a scale for some intervals."""
-    return charts.reach(max(abs(bar["low"]), abs(bar["high"])) for bar in bars)
 
 
 def _scale(tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
@@ -171,40 +169,31 @@ def _scale(tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
 
 def _with_bars(task: Mapping[str, Any], reach: float) -> dict[str, Any]:
     """A claim's task with a bar for each comparison, filled where the claim is decided and this one shows it."""
-    decided = _clear(task)
-    bars = [_forest(one, reach, decided and one["p_value"] < SIGNIFICANCE) for one in task["against"]]
+    decided = clear(task)
+    bars = [forest(one, reach, decided and one["p_value"] < SIGNIFICANCE) for one in task["against"]]
     return {**task, "against": [one | {"bar": bar} for one, bar in zip(task["against"], bars, strict=True)]}
-
-
-def _clear(one: Mapping[str, Any]) -> bool:
-    """Whether a verdict says more than that nothing is known."""
-    return bool(one["verdict"] != "not told apart")
-
-
-def _forest(one: Mapping[str, Any], reach: float, clear: bool) -> Markup:
-    return charts.forest_bar(one["difference"], one["low"], one["high"], reach, clear)
 
 
 def _claims(claims: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [f"- **{safe_markdown(one['sentence'])}**" for one in claims]
-    lines += ["", *_row(["claim", "task", "outcome", "p (Holm)", "against each", "p of each"]), "|" + " --- |" * 6]
+    lines += ["", row(["claim", "task", "outcome", "p (Holm)", "against each", "p of each"]), "|" + " --- |" * 6]
     for number, claim in enumerate(claims, 1):
         for task in claim["tasks"]:
             against = [f"{safe_markdown(one['against'])} {points(one['difference'])}" for one in task["against"]]
             each = [f"{one['p_value']:.3g}" for one in task["against"]]
             cells = [str(number), safe_markdown(task["card"]), task["verdict"], f"{task['p_holm']:.3f}"]
-            lines += _row([*cells, "<br>".join(against), "<br>".join(each)])
+            lines.append(row([*cells, "<br>".join(against), "<br>".join(each)]))
     return lines
 
 
 def _interactions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     header = ["question", "task", "here", "there", "difference", "95% interval", "p (Holm)", "outcome", "seeds"]
-    lines = [*_row(header), "|" + " --- |" * len(header)]
+    lines = [row(header), "|" + " --- |" * len(header)]
     for one in rows:
         cells = [safe_markdown(one["question"]), safe_markdown(one["card"])]
         cells += [points(one[key]) for key in ("first", "second", "difference")]
         cells += [f"{points(one['low'])} to {points(one['high'])}", f"{one['p_holm']:.3f}", one["verdict"]]
-        lines += _row([*cells, ", ".join(map(str, one["seeds"]))])
+        lines.append(row([*cells, ", ".join(map(str, one["seeds"]))]))
     return lines
 
 
@@ -229,10 +218,6 @@ def _waiting(report: Mapping[str, Any]) -> str:
 def _planned(report: Mapping[str, Any]) -> int:
     """How many runs of arms there are to be; of one that was stopped, those that it has."""
     return sum(len(arm["seeds"]) + (0 if arm["stopped"] else len(arm["missing_seeds"])) for arm in report["arms"])
-
-
-def _row(cells: list[str]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |"]
 
 
 def _relative(change: Mapping[str, Any] | None, seeds: Sequence[int]) -> str:
